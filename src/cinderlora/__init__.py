@@ -1,0 +1,207 @@
+"""Train character LoRAs for FLUX, SDXL and SD3 with Kohya's sd-scripts, from your own program.
+
+The names below are the public face. They are loaded when they are first used: importing cinderlora costs little, and
+no plugin is loaded by it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cinderlora.adapter import Adapter
+    from cinderlora.config import Config
+    from cinderlora.dataset import Dataset, inspect_dataset, list_datasets
+    from cinderlora.errors import (
+        CinderloraError,
+        ConfigError,
+        JobRefused,
+        LaunchFailed,
+        PluginError,
+        RunNotFound,
+        SettingError,
+        StillRunning,
+        TrainerNotFound,
+        TrainingFailed,
+        TrainingStopped,
+        UnknownName,
+    )
+    from cinderlora.events import (
+        Activity,
+        CheckpointSaved,
+        Event,
+        Failed,
+        Finished,
+        Log,
+        Phase,
+        Progress,
+        SampleSaved,
+        Started,
+        Stopped,
+        Warned,
+    )
+    from cinderlora.hookspecs import hookimpl
+    from cinderlora.models import Header, ModelLibrary
+    from cinderlora.problems import Diagnosis, Problem, Report
+    from cinderlora.registry import BrokenPlugin, Registry
+    from cinderlora.running import Run, Status, StopReport, attach, launch, runs, status
+    from cinderlora.sd_scripts import SdScripts
+    from cinderlora.serial import to_json
+    from cinderlora.types import (
+        Component,
+        Failure,
+        Job,
+        Link,
+        LoraFacts,
+        ModelFile,
+        ModelType,
+        Plan,
+        Preset,
+        Result,
+        SettingInfo,
+        Settings,
+        Stage,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Adapter": "adapter",
+    "Config": "config",
+    "Dataset": "dataset",
+    "inspect_dataset": "dataset",
+    "list_datasets": "dataset",
+    "CinderloraError": "errors",
+    "ConfigError": "errors",
+    "JobRefused": "errors",
+    "LaunchFailed": "errors",
+    "PluginError": "errors",
+    "RunNotFound": "errors",
+    "SettingError": "errors",
+    "StillRunning": "errors",
+    "TrainerNotFound": "errors",
+    "TrainingFailed": "errors",
+    "TrainingStopped": "errors",
+    "UnknownName": "errors",
+    "Activity": "events",
+    "CheckpointSaved": "events",
+    "Event": "events",
+    "Failed": "events",
+    "Finished": "events",
+    "Log": "events",
+    "Phase": "events",
+    "Progress": "events",
+    "SampleSaved": "events",
+    "Started": "events",
+    "Stopped": "events",
+    "Warned": "events",
+    "hookimpl": "hookspecs",
+    "Header": "models",
+    "ModelLibrary": "models",
+    "Diagnosis": "problems",
+    "Problem": "problems",
+    "Report": "problems",
+    "BrokenPlugin": "registry",
+    "Registry": "registry",
+    "Run": "running",
+    "Status": "running",
+    "StopReport": "running",
+    "attach": "running",
+    "launch": "running",
+    "runs": "running",
+    "status": "running",
+    "SdScripts": "sd_scripts",
+    "to_json": "serial",
+    "Component": "types",
+    "Failure": "types",
+    "Job": "types",
+    "Link": "types",
+    "LoraFacts": "types",
+    "ModelFile": "types",
+    "ModelType": "types",
+    "Plan": "types",
+    "Preset": "types",
+    "Result": "types",
+    "SettingInfo": "types",
+    "Settings": "types",
+    "Stage": "types",
+}
+"""The module that each public name is in."""
+
+__all__ = [
+    "Activity",
+    "Adapter",
+    "BrokenPlugin",
+    "CheckpointSaved",
+    "CinderloraError",
+    "Component",
+    "Config",
+    "ConfigError",
+    "Dataset",
+    "Diagnosis",
+    "Event",
+    "Failed",
+    "Failure",
+    "Finished",
+    "Header",
+    "Job",
+    "JobRefused",
+    "LaunchFailed",
+    "Link",
+    "Log",
+    "LoraFacts",
+    "ModelFile",
+    "ModelLibrary",
+    "ModelType",
+    "Phase",
+    "Plan",
+    "PluginError",
+    "Preset",
+    "Problem",
+    "Progress",
+    "Registry",
+    "Report",
+    "Result",
+    "Run",
+    "RunNotFound",
+    "SampleSaved",
+    "SdScripts",
+    "SettingError",
+    "SettingInfo",
+    "Settings",
+    "Stage",
+    "Started",
+    "Status",
+    "StillRunning",
+    "StopReport",
+    "Stopped",
+    "TrainerNotFound",
+    "TrainingFailed",
+    "TrainingStopped",
+    "UnknownName",
+    "Warned",
+    "__version__",
+    "attach",
+    "hookimpl",
+    "inspect_dataset",
+    "launch",
+    "list_datasets",
+    "runs",
+    "status",
+    "to_json",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

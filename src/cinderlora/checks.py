@@ -1,0 +1,180 @@
+"""What is wrong with a job, and what it will cost: everything that can be said before the start."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from cinderlora.names import is_plain_file_name
+from cinderlora.problems import Problem, Report
+from cinderlora.types import SETTINGS, Job, ModelType
+
+if TYPE_CHECKING:
+    from cinderlora.adapter import Adapter
+    from cinderlora.dataset import Dataset
+    from cinderlora.trainers import Trainer
+
+__all__ = ["check", "job_problems", "plan_problems"]
+
+
+def check(adapter: Adapter, job: Job, trainer: Trainer) -> Report:
+    """The report of a job: see `Adapter.check`."""
+    from cinderlora.dataset import inspect_dataset
+
+    dataset = inspect_dataset(
+        job.dataset, trigger=job.trigger or None, caption_extension=job.settings.caption_extension or ".txt"
+    )
+    problems = [
+        *plan_problems(adapter, job, trainer),
+        *dataset.problems,
+        *_model_problems(adapter, job, trainer),
+        *_output_problems(job.output),
+        *_vram_problems(adapter, job, trainer),
+    ]
+    return _numbers(adapter, job, dataset, problems)
+
+
+def plan_problems(adapter: Adapter, job: Job, trainer: Trainer) -> tuple[Problem, ...]:
+    """The cheap part: what the job's own values and the trainer forbid."""
+    kind = adapter.type
+    problems = list(job_problems(job, kind))
+    if kind.trainer != trainer.kind:
+        problems.append(Problem("trainer_of_another_kind", {"model_type": kind.title, "trainer": kind.trainer}))
+    else:
+        problems += trainer.problems(kind, job, adapter.build_args(job))
+    return tuple(problems)
+
+
+def job_problems(job: Job, kind: ModelType) -> Iterator[Problem]:
+    """What is wrong with a job's own values, whatever the machine. Pure."""
+    if not job.name:
+        yield Problem("name_missing")
+    elif not is_plain_file_name(job.lora_name) or not is_plain_file_name(job.name):
+        yield Problem("name_unsafe", {"name": repr(job.lora_name if is_plain_file_name(job.name) else job.name)})
+    if not job.trigger.strip():
+        yield Problem("trigger_missing")
+    elif not job.trigger.isprintable():
+        yield Problem("trigger_unprintable", {"trigger": repr(job.trigger)})
+    yield from _range_problems(job)
+    prompt = job.settings.sample_prompt or ""
+    if job.settings.sample_every or job.settings.sample_at_first:
+        if not prompt.strip():
+            yield Problem("sample_prompts_missing", changes={"sample_prompt": "{trigger}, portrait, high quality"})
+        elif not prompt.isprintable() or prompt.lstrip().startswith("#"):
+            yield Problem("prompt_form", {"prompt": repr(prompt)})
+    if job.model_type != kind.name:
+        yield Problem("job_of_another_type", {"its_type": job.model_type, "model_type": kind.name})
+
+
+def _range_problems(job: Job) -> Iterator[Problem]:
+    for name, info in SETTINGS.items():
+        value = getattr(job.settings, name)
+        if value is None or isinstance(value, (bool, tuple, dict)):
+            continue
+        if info.choices and value not in info.choices:
+            yield Problem("setting_choice", {"setting": name, "value": repr(value), "choices": info.choices})
+        if not isinstance(value, (int, float)):
+            continue
+        low, high = info.minimum, info.maximum
+        in_range = (low is None or value >= low) and (high is None or value <= high)
+        if math.isnan(value) or not in_range:
+            params = {"setting": name, "value": repr(value), "low": _said(low), "high": _said(high)}
+            yield Problem("setting_range", params)
+        elif not _usual(value, info.low, info.high):
+            params = {"setting": name, "value": repr(value), "low": _said(info.low), "high": _said(info.high)}
+            yield Problem("setting_unusual", params, severity="warning")
+
+
+def _usual(value: float, low: float | None, high: float | None) -> bool:
+    # 0 switches off, and that is nothing unusual.
+    return value == 0 or ((low is None or value >= low) and (high is None or value <= high))
+
+
+def _said(bound: float | None) -> str | None:
+    return None if bound is None else f"{bound:g}"
+
+
+# ---- the machine ----
+
+
+def _model_problems(adapter: Adapter, job: Job, trainer: Trainer) -> Iterator[Problem]:
+    if trainer.is_rehearsal:
+        return  # it needs none
+    scanned = {role: adapter.scan_models(file.path).files for role, file in job.models.items() if file.path.exists()}
+    bundled = {inside for files in scanned.values() for file in files for inside in file.bundled}
+    for component in adapter.type.components:
+        file = job.models.get(component.role)
+        if file is None:
+            if component.required and component.role not in bundled:
+                yield Problem("component_missing", {"role": component.title, "model_type": adapter.title})
+            continue
+        if not file.path.exists():
+            yield Problem("model_file_missing", {"path": str(file.path), "role": component.title})
+            continue
+        for seen in scanned[component.role]:
+            yield from seen.problems
+            if seen.role and seen.role != component.role:
+                params = {"path": str(file.path), "role": component.title, "is_a": seen.role}
+                yield Problem("wrong_component", params)
+
+
+def _output_problems(output: Path) -> Iterator[Problem]:
+    there = output
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if output.exists() and not output.is_dir():
+        yield Problem("output_not_a_folder", {"path": str(output)})
+    elif not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        yield Problem("output_not_writable", {"path": str(output)})
+
+
+def _vram_problems(adapter: Adapter, job: Job, trainer: Trainer) -> Iterator[Problem]:
+    from cinderlora.gpu import ENOUGH, memory_gb
+
+    if trainer.is_rehearsal:
+        return
+    needed, there = _vram(adapter, job), memory_gb()
+    if needed is not None and there is not None and there < ENOUGH * needed:
+        yield Problem("vram_small", {"there": round(there, 1), "needed": needed}, severity="warning")
+
+
+def _vram(adapter: Adapter, job: Job) -> float | None:
+    preset = adapter.presets.get(job.preset) if job.preset else None
+    return preset.vram_gb if preset and preset.vram_gb else adapter.type.min_vram_gb
+
+
+def _numbers(adapter: Adapter, job: Job, dataset: Dataset, problems: list[Problem]) -> Report:
+    """The figures of a job on its data set, where its settings allow to compute them."""
+    from cinderlora.dataset import bucket_plan, size_problems
+    from cinderlora.sd_scripts.config import bucket_range
+
+    s = job.settings
+    report = Report(problems=problems, images=len(dataset.pictures), steps=s.steps, vram_gb=_vram(adapter, job))
+    if not dataset.sizes or any(p.code == "setting_range" for p in problems):
+        return report
+    reach = bucket_range(s.resolution or 512)
+    buckets = bucket_plan(
+        dataset.sizes,
+        resolution=s.resolution or 512,
+        repeats=dataset.repeats(s.repeats or 1),
+        batch_size=s.batch_size or 1,
+        enable=bool(s.enable_bucket),
+        no_upscale=bool(s.bucket_no_upscale),
+        step=s.bucket_step or 64,
+        minimum=reach.get("min_bucket_reso", 256),
+        maximum=reach.get("max_bucket_reso", 1024),
+    )
+    steps, accumulation = s.steps or 0, s.gradient_accumulation or 1
+    return attrs.evolve(
+        report,
+        problems=[*problems, *size_problems(dataset, buckets, s.resolution or 512)],
+        steps_per_epoch=buckets.steps_per_epoch(accumulation),
+        epochs=buckets.epochs(steps, accumulation),
+        checkpoints=steps // s.save_every if s.save_every else 0,
+        samples=(steps // s.sample_every if s.sample_every else 0) + bool(s.sample_at_first),
+    )

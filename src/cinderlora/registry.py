@@ -1,0 +1,227 @@
+"""The plugins of a program: loaded one by one, asked one by one, and kept as data where they are broken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pluggy
+from attrs import frozen
+
+from cinderlora import hookspecs
+from cinderlora.errors import PluginError, UnknownName
+from cinderlora.names import nearest
+from cinderlora.types import ModelType
+
+if TYPE_CHECKING:
+    from cinderlora.adapter import Adapter
+    from cinderlora.models import HeaderCache
+
+__all__ = ["BrokenPlugin", "Registry"]
+
+ENTRY_POINTS = "cinderlora"
+
+# Asked one by one, so that the one that fails can be named: a wrapper would have no place there.
+_NO_WRAPPERS = ("model_type", "presets", "scan_models", "parse_progress", "diagnose")
+
+
+@frozen
+class BrokenPlugin:
+    """A plugin, or a part of one, that is not used because it failed."""
+
+    name: str
+    provider: str
+    """The distribution it came from, with its version, where it came from one."""
+    error: BaseException
+
+    def __str__(self) -> str:
+        return f"{self.provider}: {type(self.error).__name__}: {self.error}"
+
+
+class Implementation(NamedTuple):
+    """One plugin's function for a hook."""
+
+    plugin: str
+    call: Callable[..., Any]
+
+
+class Registry(Mapping[str, "Adapter"]):
+    """The adapters and other plugins that a program uses, by model type.
+
+    `registry["flux"]` is the adapter for FLUX; iterating gives the names of the model types; `broken` holds the
+    plugins that could not be used, by name. A new `Registry()` has no plugin but the core's own.
+    """
+
+    def __init__(self) -> None:
+        from cinderlora.sd_scripts import plugin as core
+
+        self.broken: dict[str, BrokenPlugin] = {}
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._manager.register(core, name="cinderlora")
+        self._providers: dict[str, str] = {"cinderlora": "cinderlora"}
+        self._types: dict[str, ModelType] = {}  # by plugin name
+        self._adapters: dict[str, Adapter] = {}
+        self._headers: HeaderCache | None = None
+        self._implementations: dict[tuple[str, str], list[Implementation]] = {}
+
+    @classmethod
+    def from_installed(cls, *, disable: Iterable[str] | None = None) -> Registry:
+        """A registry of all installed plugins, but for those named in `disable` or in `CINDERLORA_DISABLE=a,b`.
+
+        One that cannot be loaded is found in `broken` and harms no other.
+        """
+        from importlib.metadata import entry_points
+
+        if disable is None:
+            disable = os.environ.get("CINDERLORA_DISABLE", "").split(",")
+        disabled = {name.strip() for name in disable}
+        registry = cls()
+        for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
+            if entry.name in disabled:
+                continue
+            provider = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+            try:
+                registry._add(entry.load(), entry.name, provider)
+            except (Exception, SystemExit) as error:
+                taken = entry.name in registry._providers or entry.name in registry.broken
+                name = f"{entry.name} ({provider})" if taken else entry.name
+                registry.broken[name] = BrokenPlugin(entry.name, provider, error)
+        return registry
+
+    def register(self, plugin: object, *, name: str) -> None:
+        """Add a plugin that the program itself has: a module, or an object with hook implementations.
+
+        Raises `PluginError` where the name or its model type is taken, or where a hook is misspelt or its arguments
+        are.
+        """
+        self._add(plugin, name, f"registered as {name!r}")
+
+    def unregister(self, name: str) -> None:
+        """Remove a plugin; raises `PluginError` where there is none of that name."""
+        if name not in self.plugins:
+            raise PluginError("plugin_unknown", plugin=name, known=self.plugins)
+        self._manager.unregister(name=name)
+        self._types.pop(name, None)
+        del self._providers[name]
+        self._adapters.clear()
+        self._implementations.clear()
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The names of the plugins in use, without the core's own."""
+        return tuple(name for name in self._providers if name != "cinderlora")
+
+    def provider(self, plugin: str) -> str:
+        """Where a plugin came from: its distribution and version, or the name it was registered by."""
+        return self._providers[plugin]
+
+    def __getitem__(self, name: str) -> Adapter:
+        if name in self._adapters:
+            return self._adapters[name]
+        for plugin, kind in self._types.items():
+            if kind.name == name:
+                from cinderlora.adapter import Adapter
+
+                return self._adapters.setdefault(name, Adapter(self, kind, plugin))
+        broken = self.broken.get(name)
+        if broken is not None:
+            raise UnknownName("model_type_broken", name=name, why=str(broken))
+        raise UnknownName("model_type_unknown", name=name, nearest=nearest(str(name), self), known=sorted(self))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([kind.name for kind in self._types.values()])
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+    def __repr__(self) -> str:
+        return f"<Registry {', '.join(sorted(self)) or 'empty'}{f', {len(self.broken)} broken' if self.broken else ''}>"
+
+    # An adapter is a live facade and not data: two registries are equal if they are the same one.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    # ---- for the adapter facade ----
+
+    def caller(self, hook: str, adapter_plugin: str) -> pluggy.HookCaller:
+        """The hook as one model type sees it: its own adapter and all cross-cutting plugins."""
+        others = [self._manager.get_plugin(name) for name in self._types if name != adapter_plugin]
+        return self._manager.subset_hook_caller(hook, remove_plugins=others)
+
+    def implementations(self, hook: str, adapter_plugin: str) -> list[Implementation]:
+        """The functions for a hook as one model type sees it, in calling order, to be called one by one."""
+        key = (hook, adapter_plugin)
+        if key not in self._implementations:
+            found = reversed(self.caller(hook, adapter_plugin).get_hookimpls())
+            self._implementations[key] = [Implementation(i.plugin_name, _taking(i)) for i in found]
+        return self._implementations[key]
+
+    def parsers(self, adapter_plugin: str) -> list[Implementation]:
+        """The functions that read a line of output for one model type, in calling order, the core's own last."""
+        return self.implementations("parse_progress", adapter_plugin)
+
+    @property
+    def headers(self) -> HeaderCache:
+        """The headers of model files read so far, shared by all adapters."""
+        if self._headers is None:
+            from cinderlora.models import HeaderCache
+
+            self._headers = HeaderCache()
+        return self._headers
+
+    # ---- adding ----
+
+    def _add(self, plugin: object, name: str, provider: str) -> None:
+        if name in self._providers:
+            raise PluginError("plugin_duplicate", plugin=name, first=self._providers[name], second=provider)
+        try:
+            self._manager.register(plugin, name=name)
+            self._manager.check_pending()
+            self._refuse_wrappers(name)
+            kind = self._model_type(plugin, name)
+        except BaseException as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            if isinstance(error, (PluginError, KeyboardInterrupt)):
+                raise
+            raise PluginError(
+                "plugin_invalid", plugin=name, provider=provider, why=f"{type(error).__name__}: {error}"
+            ) from error
+        self._providers[name] = provider
+        if kind is not None:
+            self._types[name] = kind
+        # A plugin more changes what every model type sees.
+        self._implementations.clear()
+
+    def _refuse_wrappers(self, name: str) -> None:
+        plugin = self._manager.get_plugin(name)
+        for hook in self._manager.get_hookcallers(plugin) or ():
+            for implementation in hook.get_hookimpls():
+                wraps = implementation.wrapper or implementation.hookwrapper
+                if implementation.plugin is plugin and wraps and hook.name in _NO_WRAPPERS:
+                    raise TypeError(f"{hook.name} cannot be a wrapper; only build_args can")
+
+    def _model_type(self, plugin: object, name: str) -> ModelType | None:
+        own = [i for i in self._manager.hook.model_type.get_hookimpls() if i.plugin is plugin]
+        if not own:
+            return None
+        kind = own[0].function()
+        if not isinstance(kind, ModelType):
+            raise TypeError(f"model_type() gave {kind!r}, not a ModelType")
+        for other, taken in self._types.items():
+            if taken.name == kind.name:
+                raise PluginError("model_type_duplicate", model_type=kind.name, first=other, second=name)
+        return kind
+
+
+def _taking(implementation: pluggy.HookImpl) -> Callable[..., Any]:
+    """A hook implementation, called with all of the hook's arguments by name; it takes those it wants."""
+    wanted = implementation.argnames
+    function = implementation.function
+
+    def call(**arguments: Any) -> Any:
+        return function(*[arguments[name] for name in wanted])
+
+    return call

@@ -1,0 +1,197 @@
+"""From a job to the three configuration files of sd-scripts. Pure.
+
+Where a value follows from a fact about sd-scripts, the fact was seen on 48d368fa (v0.10.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cinderlora.problems import Problem
+from cinderlora.sd_scripts.arguments import known_arguments
+from cinderlora.types import Job, ModelType, Settings
+
+if TYPE_CHECKING:
+    from cinderlora.dataset import View
+
+__all__ = ["dataset_table", "prompt_lines", "setting_problems", "training_table"]
+
+# The script's own defaults: buckets of 256 to 1024 pixels.
+_MIN_BUCKET, _MAX_BUCKET = 256, 1024
+
+_OPTIMIZERS: dict[str, dict[str, Any]] = {
+    # Names checked against prodigyopt 1.1.2. Prodigy finds its own rate, as a multiple of 1.
+    "prodigy": {
+        "learning_rate": 1.0,
+        "optimizer_args": (
+            "decouple=True",
+            "weight_decay=0.01",
+            "use_bias_correction=True",
+            "safeguard_warmup=True",
+        ),
+    },
+    # A fixed rate with Adafactor, as sd-scripts' documentation advises for LoRA.
+    "adafactor": {
+        "optimizer_args": ("relative_step=False", "scale_parameter=False", "warmup_init=False"),
+        "lr_scheduler": "constant_with_warmup",
+        "max_grad_norm": 0.0,
+    },
+}
+
+
+def derived(settings: Settings) -> Settings:
+    """The settings with what follows from others filled in where unset: alpha is half the dim, and the learning rate,
+    the optimizer's arguments and the scheduler are those the optimizer is known to want."""
+    import attrs
+
+    follows = _OPTIMIZERS.get((settings.optimizer or "").lower(), {})
+    own = {
+        "network_alpha": settings.network_dim / 2 if settings.network_dim else None,
+        "learning_rate": 1e-4,
+        "lr_scheduler": "constant",
+        **follows,
+    }
+    unset = {key: value for key, value in own.items() if getattr(settings, key) is None}
+    if "max_grad_norm" in follows:  # 1.0 is every model type's default and no one's wish
+        unset["max_grad_norm"] = follows["max_grad_norm"]
+    return attrs.evolve(settings, **unset)
+
+
+def training_table(
+    model_type: ModelType, job: Job, args: Mapping[str, Any], *, dataset_config: str, sample_prompts: str
+) -> dict[str, Any]:
+    """The training TOML: what is common to all scripts, then the model's own `args`, then the job's `extra`.
+
+    Keys that are None are left out, and so are switches that are off: `save_every_n_steps = 0` divides by zero.
+    """
+    s = derived(job.settings)
+    models = {c.key: str(job.models[c.role].path) for c in model_type.components if c.role in job.models}
+    trigger = job.trigger if "metadata_trigger_phrase" in (known_arguments(model_type.script) or ()) else None
+    table: dict[str, Any] = {
+        **models,
+        "dataset_config": dataset_config,
+        "output_dir": str(job.output),
+        "output_name": job.lora_name,
+        "save_model_as": "safetensors",
+        "save_precision": s.save_precision,
+        "network_module": s.network_module or model_type.network_module,
+        "network_dim": s.network_dim,
+        "network_alpha": s.network_alpha,
+        "network_args": s.network_args,
+        "network_train_unet_only": not s.train_text_encoder,
+        "optimizer_type": s.optimizer,
+        "optimizer_args": s.optimizer_args,
+        "learning_rate": s.learning_rate,
+        "lr_scheduler": s.lr_scheduler,
+        "lr_warmup_steps": s.lr_warmup_steps or None,
+        "max_grad_norm": s.max_grad_norm,
+        "max_train_steps": s.steps,
+        "gradient_accumulation_steps": s.gradient_accumulation,
+        "gradient_checkpointing": s.gradient_checkpointing,
+        "mixed_precision": s.mixed_precision,
+        "fp8_base": s.fp8_base,
+        "blocks_to_swap": s.blocks_to_swap or None,
+        "sdpa": True,
+        "cache_latents": s.cache_latents,
+        "cache_latents_to_disk": s.cache_latents,
+        "cache_text_encoder_outputs": s.cache_text_encoders,
+        "cache_text_encoder_outputs_to_disk": s.cache_text_encoders,
+        "max_data_loader_n_workers": s.workers,
+        "persistent_data_loader_workers": bool(s.workers),
+        "seed": s.seed,
+        "save_every_n_steps": s.save_every or None,
+        "save_state": s.save_state,
+        "metadata_trigger_phrase": trigger,
+        "console_log_simple": True,
+    }
+    if s.sample_every or s.sample_at_first:
+        table |= {
+            "sample_every_n_steps": s.sample_every or None,
+            "sample_at_first": s.sample_at_first,
+            "sample_prompts": sample_prompts,
+            "sample_sampler": s.sample_sampler,
+        }
+    table |= args
+    table |= s.extra
+    return {key: _listed(value) for key, value in table.items() if value is not None and value is not False}
+
+
+def dataset_table(job: Job, view: View) -> dict[str, Any]:
+    """The data-set TOML: the run's own view of the pictures, a subset for each folder."""
+    s = job.settings
+    px = s.resolution or 512
+    general: dict[str, Any] = {
+        "resolution": [px, px],
+        "batch_size": s.batch_size,
+        "enable_bucket": s.enable_bucket,
+        "bucket_no_upscale": s.bucket_no_upscale,
+        "bucket_reso_steps": s.bucket_step,
+        **bucket_range(px),
+        "caption_extension": view.caption_extension,
+        "shuffle_caption": s.shuffle_caption,
+        "flip_aug": s.flip_aug,
+    }
+    subsets = [
+        {"image_dir": part.folder, "num_repeats": part.repeats or s.repeats, "class_tokens": part.class_tokens}
+        for part in view.subsets
+    ]
+    general = {key: value for key, value in general.items() if value is not None and value is not False}
+    return {"general": general, "datasets": [{"subsets": subsets}]}
+
+
+def bucket_range(resolution: int) -> dict[str, int]:
+    """The smallest and largest side of a bucket, where the script's own 256 and 1024 do not hold the resolution."""
+    wider: dict[str, int] = {}
+    if resolution < _MIN_BUCKET:
+        wider["min_bucket_reso"] = resolution
+    if resolution > _MAX_BUCKET:
+        wider["max_bucket_reso"] = resolution
+    return wider
+
+
+def prompt_lines(job: Job) -> str:
+    """The sample prompt file: one line, with size, steps, scale and seed unless the prompt has its own."""
+    s = job.settings
+    prompt = (s.sample_prompt or "").replace("{trigger}", job.trigger).strip()
+    given = {option for option, _ in _options(prompt)}
+    options = {
+        "w": s.resolution,
+        "h": s.resolution,
+        "s": s.sample_steps,
+        "g": s.sample_guidance,
+        "l": s.sample_scale,
+        "d": s.seed,
+    }
+    added = [
+        f"--{key} {value:g}" if isinstance(value, float) else f"--{key} {value}"
+        for key, value in options.items()
+        if value is not None and key not in given
+    ]
+    return " ".join([prompt, *added]) + "\n"
+
+
+def setting_problems(job: Job) -> Iterator[Problem]:
+    """What sd-scripts would stumble over, or silently ignore, in a job's settings."""
+    s = derived(job.settings)
+    if s.lr_scheduler == "constant" and s.lr_warmup_steps:
+        yield Problem("warmup_without_effect", {"steps": s.lr_warmup_steps}, changes={"lr_warmup_steps": 0})
+    if s.cache_text_encoders and s.shuffle_caption:
+        yield Problem("shuffle_with_cache", changes={"shuffle_caption": False})
+    if s.bucket_step and s.bucket_step % 32:
+        yield Problem("bucket_step", {"value": s.bucket_step}, changes={"bucket_step": 64})
+    if job.trigger.startswith(('"""', "'''")):
+        # toml 0.10.2, which sd-scripts reads with, takes such a string for an empty one.
+        yield Problem("trigger_quotes", {"trigger": job.trigger})
+    for option, value in _options((s.sample_prompt or "").replace("{trigger}", job.trigger)):
+        params = {"option": f"--{option} {value}".strip()}
+        yield Problem("prompt_options", params, severity="warning")
+
+
+def _options(prompt: str) -> list[tuple[str, str]]:
+    """The options in a prompt line as sd-scripts splits them: everything behind " --", by its first word."""
+    return [(part.partition(" ")[0], part.partition(" ")[2].strip()) for part in prompt.split(" --")[1:]]
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

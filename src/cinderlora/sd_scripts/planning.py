@@ -1,0 +1,62 @@
+"""The plan of a training with sd-scripts: command line, files, links and the record, all as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cinderlora import __version__
+from cinderlora.dataset import dataset_view
+from cinderlora.sd_scripts.checkout import ENVIRONMENT, SdScripts
+from cinderlora.sd_scripts.config import dataset_table, prompt_lines, training_table
+from cinderlora.serial import identity, job_values, toml_text
+from cinderlora.types import Job, ModelType, Plan, Stage
+
+if TYPE_CHECKING:
+    from cinderlora.dataset import Dataset
+
+__all__ = ["make_plan"]
+
+_HEADER = "# Written by cinderlora. Relative paths start at the run folder, which is where the trainer is started.\n"
+
+
+def make_plan(trainer: SdScripts, model_type: ModelType, job: Job, dataset: Dataset, args: Mapping[str, Any]) -> Plan:
+    """The plan of a job. Reads sizes and times of the model files and the trainer's commit, for the record."""
+    config, data, prompts = (
+        f"{job.name}_kohya_training.toml",
+        f"{job.name}_dataset.toml",
+        f"{job.name}_sample_prompts.txt",
+    )
+    view = dataset_view(dataset, job.trigger, ".txt")
+    training = training_table(model_type, job, args, dataset_config=data, sample_prompts=prompts)
+    files = {
+        config: _HEADER + toml_text({"training": training}),
+        data: _HEADER + toml_text(dataset_table(job, view)),
+    }
+    if "sample_prompts" in training:
+        files[prompts] = prompt_lines(job)
+    record = {
+        "cinderlora": __version__,
+        "job": job_values(job),
+        "trainer": trainer.record(),
+        "files": {role: identity(file) for role, file in job.models.items()},
+    }
+    return Plan(
+        name=job.name,
+        model_type=model_type.name,
+        output=job.output,
+        lora=f"{job.lora_name}.safetensors",
+        stages=[Stage(name="train", argv=trainer.command(model_type.script, config), env=ENVIRONMENT)],
+        files={**files, "run.toml": toml_text(record), **view.files},
+        links=view.links,
+        configs=[name for name in (config, data, prompts) if name in files],
+        steps=training.get("max_train_steps"),
+        zero_at_start=_zero_at_start(model_type, job),
+        rehearsal=trainer.is_rehearsal,
+    )
+
+
+def _zero_at_start(model_type: ModelType, job: Job) -> tuple[str, ...]:
+    """The names of an untrained network's zero tensors; none where the job uses a module they are not known of."""
+    module = job.settings.network_module
+    return model_type.zero_at_start if module in {None, model_type.network_module} else ()

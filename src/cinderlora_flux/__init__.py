@@ -1,0 +1,46 @@
+"""FLUX.1 for cinderlora: the plugin's hooks. What they know stands in `presets`, `scan` and `args`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cinderlora import Component, Header, Job, ModelFile, ModelType, Preset, hookimpl
+
+
+@hookimpl
+def model_type() -> ModelType:
+    return ModelType(
+        name="flux",
+        title="FLUX.1",
+        min_vram_gb=16,
+        script="flux_train_network.py",
+        network_module="networks.lora_flux",
+        components=[
+            Component("model", title="FLUX transformer"),
+            Component("clip_l", title="CLIP-L"),
+            Component("t5xxl", title="T5XXL"),
+            Component("ae", title="VAE (ae)"),
+        ],
+    )
+
+
+@hookimpl
+def presets(model_type: ModelType) -> Iterable[Preset]:
+    from cinderlora_flux.presets import PRESETS
+
+    return PRESETS if model_type.name == "flux" else ()
+
+
+@hookimpl
+def scan_models(files: Sequence[Header]) -> Iterable[ModelFile]:
+    from cinderlora_flux.scan import scan
+
+    return scan(files)
+
+
+@hookimpl
+def build_args(job: Job) -> Mapping[str, Any]:
+    from cinderlora_flux.args import flux_args
+
+    return flux_args(job)

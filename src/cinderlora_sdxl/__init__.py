@@ -1,0 +1,44 @@
+"""Stable Diffusion XL for cinderlora: the plugin's hooks. What they know stands in `presets`, `scan` and `args`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cinderlora import Component, Header, Job, ModelFile, ModelType, Preset, hookimpl
+
+
+@hookimpl
+def model_type() -> ModelType:
+    return ModelType(
+        name="sdxl",
+        title="Stable Diffusion XL",
+        min_vram_gb=8,
+        script="sdxl_train_network.py",
+        network_module="networks.lora",
+        components=[
+            Component("model", title="SDXL checkpoint"),
+            Component("vae", required=False, bundled=True, title="VAE"),
+        ],
+    )
+
+
+@hookimpl
+def presets(model_type: ModelType) -> Iterable[Preset]:
+    from cinderlora_sdxl.presets import PRESETS
+
+    return PRESETS if model_type.name == "sdxl" else ()
+
+
+@hookimpl
+def scan_models(files: Sequence[Header]) -> Iterable[ModelFile]:
+    from cinderlora_sdxl.scan import scan
+
+    return scan(files)
+
+
+@hookimpl
+def build_args(job: Job) -> Mapping[str, Any]:
+    from cinderlora_sdxl.args import sdxl_args
+
+    return sdxl_args(job)
