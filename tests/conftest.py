@@ -17,3 +17,19 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def data() -> Path:
     """The recordings and other files that tests read."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Six small pictures of "elena" with captions, the first one without, in a folder with a difficult name."""
+    from PIL import Image, ImageDraw
+
+    folder = tmp_path / "data sets" / "elena ü's"
+    folder.mkdir(parents=True)
+    for i, colour in enumerate(["red", "green", "blue", "yellow", "purple", "orange"]):
+        picture = Image.new("RGB", (128, 128), (240 - 10 * i, 235, 230))
+        ImageDraw.Draw(picture).ellipse([20 + 4 * i, 20, 80 + 4 * i, 80], fill=colour)
+        picture.save(folder / f"elena_{i:02d}.png")
+        if i:
+            (folder / f"elena_{i:02d}.txt").write_text(f"elena, a {colour} ball", encoding="utf-8")
+    return folder

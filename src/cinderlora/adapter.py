@@ -112,7 +112,8 @@ class Adapter:
 
     def _given_presets(self) -> dict[str, tuple[str, Preset]]:
         given: dict[str, tuple[str, Preset]] = {}
-        for plugin, call in self._registry.implementations("presets", self._plugin):
+        # In the order of registration, so that a name stays with whoever had it first.
+        for plugin, call in reversed(self._registry.implementations("presets", self._plugin)):
             try:
                 for preset in call(model_type=self.type) or ():
                     if not isinstance(preset, Preset):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from cinderlora.errors import SettingError
 from cinderlora.names import is_plain_file_name
 from cinderlora.problems import Problem, Report
 from cinderlora.types import SETTINGS, Job, ModelType
@@ -150,29 +151,21 @@ def _vram(adapter: Adapter, job: Job) -> float | None:
 
 def _numbers(adapter: Adapter, job: Job, dataset: Dataset, problems: list[Problem]) -> Report:
     """The figures of a job on its data set, where its settings allow to compute them."""
-    from cinderlora.dataset import bucket_plan, size_problems
-    from cinderlora.sd_scripts.config import bucket_range
+    from cinderlora.dataset import size_problems
+    from cinderlora.sd_scripts.config import job_buckets
 
     s = job.settings
     report = Report(problems=problems, images=len(dataset.pictures), steps=s.steps, vram_gb=_vram(adapter, job))
     if not dataset.sizes or any(p.code == "setting_range" for p in problems):
         return report
-    reach = bucket_range(s.resolution or 512)
-    buckets = bucket_plan(
-        dataset.sizes,
-        resolution=s.resolution or 512,
-        repeats=dataset.repeats(s.repeats or 1),
-        batch_size=s.batch_size or 1,
-        enable=bool(s.enable_bucket),
-        no_upscale=bool(s.bucket_no_upscale),
-        step=s.bucket_step or 64,
-        minimum=reach.get("min_bucket_reso", 256),
-        maximum=reach.get("max_bucket_reso", 1024),
-    )
+    try:
+        buckets = job_buckets(job, dataset)
+    except SettingError as error:
+        return attrs.evolve(report, problems=[*problems, Problem(error.code, error.params)])
     steps, accumulation = s.steps or 0, s.gradient_accumulation or 1
     return attrs.evolve(
         report,
-        problems=[*problems, *size_problems(dataset, buckets, s.resolution or 512)],
+        problems=[*problems, *size_problems(dataset, buckets)],
         steps_per_epoch=buckets.steps_per_epoch(accumulation),
         epochs=buckets.epochs(steps, accumulation),
         checkpoints=steps // s.save_every if s.save_every else 0,

@@ -15,6 +15,8 @@ from cinderlora.names import nearest
 from cinderlora.types import ModelType
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from cinderlora.adapter import Adapter
     from cinderlora.models import HeaderCache
 
@@ -78,7 +80,11 @@ class Registry(Mapping[str, "Adapter"]):
             disable = os.environ.get("CINDERLORA_DISABLE", "").split(",")
         disabled = {name.strip() for name in disable}
         registry = cls()
-        for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
+
+        def own_first(entry: EntryPoint) -> tuple[bool, str]:
+            return (entry.dist is None or entry.dist.name != "cinderlora", entry.name)
+
+        for entry in sorted(entry_points(group=ENTRY_POINTS), key=own_first):
             if entry.name in disabled:
                 continue
             provider = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value

@@ -5,6 +5,7 @@ Nothing here does I/O or knows a trainer; what a setting is called in sd-scripts
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -439,7 +440,7 @@ class Plan:
         lines = [f"{self.name} ({self.model_type}) -> {self.output / self.lora}"]
         for stage in self.stages:
             lines += [f"\n# {stage.name}, in {stage.cwd}"]
-            lines += [f"{key}={value} \\" for key, value in stage.env.items()] + [" ".join(stage.argv)]
+            lines += [f"{key}={shlex.quote(value)} \\" for key, value in stage.env.items()] + [shlex.join(stage.argv)]
         for name, text in self.files.items():
             lines += [f"\n# {name}", text.rstrip("\n")]
         lines += [f"\n# {len(self.links)} links"] + [f"{link.target} -> {link.source}" for link in self.links]

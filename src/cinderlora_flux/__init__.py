@@ -1,4 +1,4 @@
-"""FLUX.1 for cinderlora: the plugin's hooks. What they know stands in `presets`, `scan` and `args`."""
+"""FLUX.1 for cinderlora: the plugin's hooks. What they know stands in `preset_table`, `scan` and `args`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model_type() -> ModelType:
 
 @hookimpl
 def presets(model_type: ModelType) -> Iterable[Preset]:
-    from cinderlora_flux.presets import PRESETS
+    from cinderlora_flux.preset_table import PRESETS
 
     return PRESETS if model_type.name == "flux" else ()
 

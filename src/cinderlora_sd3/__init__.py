@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 for cinderlora: the plugin's hooks. What they know stands in `presets`, `scan` and `args`."""
+"""Stable Diffusion 3 for cinderlora: the plugin's hooks. What they know stands in `preset_table`, `scan` and `args`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model_type() -> ModelType:
 
 @hookimpl
 def presets(model_type: ModelType) -> Iterable[Preset]:
-    from cinderlora_sd3.presets import PRESETS
+    from cinderlora_sd3.preset_table import PRESETS
 
     return PRESETS if model_type.name == "sd3" else ()
 

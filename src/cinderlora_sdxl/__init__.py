@@ -1,4 +1,4 @@
-"""Stable Diffusion XL for cinderlora: the plugin's hooks. What they know stands in `presets`, `scan` and `args`."""
+"""Stable Diffusion XL for cinderlora: the plugin's hooks. What they know stands in `preset_table`, `scan` and `args`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model_type() -> ModelType:
 
 @hookimpl
 def presets(model_type: ModelType) -> Iterable[Preset]:
-    from cinderlora_sdxl.presets import PRESETS
+    from cinderlora_sdxl.preset_table import PRESETS
 
     return PRESETS if model_type.name == "sdxl" else ()
 

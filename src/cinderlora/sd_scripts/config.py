@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from cinderlora.problems import Problem
 from cinderlora.sd_scripts.arguments import known_arguments
+from cinderlora.serial import toml_text
 from cinderlora.types import Job, ModelType, Settings
 
 if TYPE_CHECKING:
-    from cinderlora.dataset import View
+    from cinderlora.dataset import BucketPlan, Dataset, View
 
-__all__ = ["dataset_table", "prompt_lines", "setting_problems", "training_table"]
+__all__ = ["dataset_text", "job_buckets", "prompt_lines", "setting_problems", "training_table"]
 
 # The script's own defaults: buckets of 256 to 1024 pixels.
 _MIN_BUCKET, _MAX_BUCKET = 256, 1024
@@ -117,8 +118,12 @@ def training_table(
     return {key: _listed(value) for key, value in table.items() if value is not None and value is not False}
 
 
-def dataset_table(job: Job, view: View) -> dict[str, Any]:
-    """The data-set TOML: the run's own view of the pictures, a subset for each folder."""
+def dataset_text(job: Job, view: View) -> str:
+    """The data-set TOML: the run's own view of the pictures, a subset for each folder.
+
+    Each table is written on its own: tomli-w would put short ones inline, and toml 0.10.2, which sd-scripts reads with,
+    takes an inline table with an apostrophe in it for none at all.
+    """
     s = job.settings
     px = s.resolution or 512
     general: dict[str, Any] = {
@@ -132,12 +137,13 @@ def dataset_table(job: Job, view: View) -> dict[str, Any]:
         "shuffle_caption": s.shuffle_caption,
         "flip_aug": s.flip_aug,
     }
-    subsets = [
-        {"image_dir": part.folder, "num_repeats": part.repeats or s.repeats, "class_tokens": part.class_tokens}
-        for part in view.subsets
-    ]
-    general = {key: value for key, value in general.items() if value is not None and value is not False}
-    return {"general": general, "datasets": [{"subsets": subsets}]}
+    parts = [toml_text({"general": {k: v for k, v in general.items() if v is not None and v is not False}})]
+    parts.append("[[datasets]]\n")
+    for part in view.subsets:
+        repeats = s.repeats if part.repeats is None else part.repeats
+        subset = {"image_dir": part.folder, "num_repeats": repeats, "class_tokens": part.class_tokens}
+        parts.append("[[datasets.subsets]]\n" + toml_text(subset))
+    return "\n".join(parts)
 
 
 def bucket_range(resolution: int) -> dict[str, int]:
@@ -148,6 +154,26 @@ def bucket_range(resolution: int) -> dict[str, int]:
     if resolution > _MAX_BUCKET:
         wider["max_bucket_reso"] = resolution
     return wider
+
+
+def job_buckets(job: Job, dataset: Dataset) -> BucketPlan:
+    """The buckets that sd-scripts will sort a job's pictures into; raises `SettingError` where it could not."""
+    from cinderlora.dataset import bucket_plan
+
+    s = job.settings
+    px = s.resolution or 512
+    reach = {"min_bucket_reso": _MIN_BUCKET, "max_bucket_reso": _MAX_BUCKET, **bucket_range(px)}
+    return bucket_plan(
+        dataset.sizes,
+        resolution=px,
+        repeats=dataset.repeats(s.repeats or 1),
+        batch_size=s.batch_size or 1,
+        enable=bool(s.enable_bucket),
+        no_upscale=bool(s.bucket_no_upscale),
+        step=s.bucket_step or 64,
+        minimum=reach["min_bucket_reso"],
+        maximum=reach["max_bucket_reso"],
+    )
 
 
 def prompt_lines(job: Job) -> str:

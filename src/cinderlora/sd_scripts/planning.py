@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cinderlora import __version__
 from cinderlora.dataset import dataset_view
 from cinderlora.sd_scripts.checkout import ENVIRONMENT, SdScripts
-from cinderlora.sd_scripts.config import dataset_table, prompt_lines, training_table
+from cinderlora.sd_scripts.config import dataset_text, prompt_lines, training_table
 from cinderlora.serial import identity, job_values, toml_text
 from cinderlora.types import Job, ModelType, Plan, Stage
 
@@ -31,7 +31,7 @@ def make_plan(trainer: SdScripts, model_type: ModelType, job: Job, dataset: Data
     training = training_table(model_type, job, args, dataset_config=data, sample_prompts=prompts)
     files = {
         config: _HEADER + toml_text({"training": training}),
-        data: _HEADER + toml_text(dataset_table(job, view)),
+        data: _HEADER + dataset_text(job, view),
     }
     if "sample_prompts" in training:
         files[prompts] = prompt_lines(job)

@@ -1,0 +1,27 @@
+"""The core's own plugin: how sd-scripts' output is read, and why its trainings fail. Asked last, after all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cinderlora.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from cinderlora.events import Event
+    from cinderlora.problems import Diagnosis
+    from cinderlora.types import Failure
+
+
+@hookimpl(trylast=True)
+def parse_progress(line: str, phase: str | None) -> Sequence[Event] | None:
+    from cinderlora.sd_scripts.progress import parse_progress as parse
+
+    return parse(line, phase)
+
+
+@hookimpl(trylast=True)
+def diagnose(failure: Failure) -> Diagnosis | None:
+    from cinderlora.sd_scripts.failures import diagnose as find
+
+    return find(failure)
