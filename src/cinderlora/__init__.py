@@ -6,7 +6,7 @@ no plugin is loaded by it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # type checkers take it for true; typing's own would cost a third of the import
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter

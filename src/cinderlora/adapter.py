@@ -42,7 +42,6 @@ DEFAULTS = Settings(
     caption_extension=".txt",
     enable_bucket=True,
     bucket_no_upscale=True,
-    bucket_step=64,
     workers=2,
     seed=42,
     save_every=500,

@@ -122,10 +122,7 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _right_type(instance: Settings, attribute: attrs.Attribute[Any], value: Any) -> None:
-    info: SettingInfo = attribute.metadata["info"]
-    if value is None:
-        return
+def _check_type(info: SettingInfo, value: Any) -> None:
     right = isinstance(value, _PYTHON_TYPES[info.kind]) and (info.kind == "bool" or not isinstance(value, bool))
     if right and info.kind == "strs":
         right = all(isinstance(item, str) for item in value)
@@ -147,7 +144,6 @@ def _setting(kind: Kind, en: str, de: str, **info: Any) -> Any:
     return field(
         default=default,
         converter=converter,
-        validator=_right_type,
         metadata={"info": info | {"kind": kind, "label": {"en": en, "de": de}}},
     )
 
@@ -220,7 +216,7 @@ class Settings:
     enable_bucket: bool | None = _setting("bool", "Aspect ratio buckets", "Seitenverhältnis-Buckets")
     bucket_no_upscale: bool | None = _setting("bool", "Never enlarge pictures", "Bilder nie vergrößern")
     bucket_step: int | None = _setting("int", "Bucket step", "Bucket-Schritt", minimum=1, low=32, high=128, step=32)
-    """Pixels: the sides of buckets are multiples of it."""
+    """Pixels: the sides of buckets are multiples of it. Where unset: 64, and 32 for resolutions below 256."""
     workers: int | None = _setting(
         "int", "Data loader workers", "Data-Loader-Prozesse", minimum=0, low=0, high=8, step=1
     )
@@ -241,6 +237,13 @@ class Settings:
     output_prefix: str | None = _setting("str", "Output prefix", "Ausgabe-Präfix")
     """What the LoRA's file name begins with, before the character's name."""
     extra: FrozenDict = _setting("table", "Further trainer arguments", "Weitere Trainer-Argumente")
+
+    def __attrs_post_init__(self) -> None:
+        # Here and not as a validator of each field: those would double what importing this module costs.
+        for name, info in SETTINGS.items():
+            value = getattr(self, name)
+            if value is not None:
+                _check_type(info, value)
 
     def over(self, base: Settings) -> Settings:
         """These settings, completed by a base's where unset; `extra` is merged key by key."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cinderlora import Component, Header, Job, ModelFile, ModelType, Preset, hookimpl
+from cinderlora import Component, ModelType, hookimpl
+
+if TYPE_CHECKING:
+    from cinderlora import Header, Job, ModelFile, Preset
 
 
 @hookimpl

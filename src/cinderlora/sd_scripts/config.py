@@ -51,6 +51,8 @@ def derived(settings: Settings) -> Settings:
         "network_alpha": settings.network_dim / 2 if settings.network_dim else None,
         "learning_rate": 1e-4,
         "lr_scheduler": "constant",
+        # At 64 px, steps of 64 would leave a picture that is not square no bucket.
+        "bucket_step": 64 if (settings.resolution or 512) >= _MIN_BUCKET else 32,
         **follows,
     }
     unset = {key: value for key, value in own.items() if getattr(settings, key) is None}
@@ -124,7 +126,7 @@ def dataset_text(job: Job, view: View) -> str:
     Each table is written on its own: tomli-w would put short ones inline, and toml 0.10.2, which sd-scripts reads with,
     takes an inline table with an apostrophe in it for none at all.
     """
-    s = job.settings
+    s = derived(job.settings)
     px = s.resolution or 512
     general: dict[str, Any] = {
         "resolution": [px, px],
@@ -160,7 +162,7 @@ def job_buckets(job: Job, dataset: Dataset) -> BucketPlan:
     """The buckets that sd-scripts will sort a job's pictures into; raises `SettingError` where it could not."""
     from cinderlora.dataset import bucket_plan
 
-    s = job.settings
+    s = derived(job.settings)
     px = s.resolution or 512
     reach = {"min_bucket_reso": _MIN_BUCKET, "max_bucket_reso": _MAX_BUCKET, **bucket_range(px)}
     return bucket_plan(
@@ -206,12 +208,24 @@ def setting_problems(job: Job) -> Iterator[Problem]:
         yield Problem("shuffle_with_cache", changes={"shuffle_caption": False})
     if s.bucket_step and s.bucket_step % 32:
         yield Problem("bucket_step", {"value": s.bucket_step}, changes={"bucket_step": 64})
-    if job.trigger.startswith(('"""', "'''")):
-        # toml 0.10.2, which sd-scripts reads with, takes such a string for an empty one.
-        yield Problem("trigger_quotes", {"trigger": job.trigger})
+    texts = {"trigger": job.trigger, "network_args": s.network_args, "optimizer_args": s.optimizer_args, **s.extra}
+    for name, value in texts.items():
+        if _misread(value):
+            yield Problem("text_misread", {"setting": name, "value": repr(value)})
     for option, value in _options((s.sample_prompt or "").replace("{trigger}", job.trigger)):
         params = {"option": f"--{option} {value}".strip()}
         yield Problem("prompt_options", params, severity="warning")
+
+
+def _misread(value: object, *, listed: bool = False) -> bool:
+    """Whether toml 0.10.2, which sd-scripts reads with, makes something else of a text than was written.
+
+    Tried on all texts of up to four characters of quotes, brackets, commas and others: it takes a text that begins with
+    two double quotes, or is one, for an empty one, and trips over a comma at the start of a text in a list.
+    """
+    if isinstance(value, str):
+        return value == '"' or value.startswith('""') or (listed and value.lstrip().startswith(","))
+    return isinstance(value, (list, tuple)) and any(_misread(item, listed=True) for item in value)
 
 
 def _options(prompt: str) -> list[tuple[str, str]]:

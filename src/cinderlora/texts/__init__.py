@@ -6,11 +6,8 @@ sentence with a parameter that is missing, None or empty is left out ("Did you m
 
 from __future__ import annotations
 
-import string
-import tomllib
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any, NamedTuple
 
 __all__ = ["LANGUAGES", "Text", "text_of"]
@@ -36,13 +33,18 @@ def text_of(code: str, params: Mapping[str, Any], language: str) -> Text | None:
 @cache
 def catalogue(language: str) -> dict[str, dict[str, Any]]:
     """All texts of a language, by code."""
+    import tomllib  # with resources 15 ms, for an error only
+    from importlib import resources
+
     return tomllib.loads(resources.files(__package__).joinpath(f"{language}.toml").read_text(encoding="utf-8"))
 
 
 def _say(sentences: str | list[str], params: Mapping[str, Any]) -> str:
+    from string import Formatter
+
     said = []
     for sentence in [sentences] if isinstance(sentences, str) else sentences:
-        names = [name for _, name, _, _ in string.Formatter().parse(sentence) if name]
+        names = [name for _, name, _, _ in Formatter().parse(sentence) if name]
         values = {name: _show(params.get(name)) for name in names}
         if all(values.values()):
             said.append(sentence.format(**values))
