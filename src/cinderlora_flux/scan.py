@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from cinderlora.models import Header
 from cinderlora.models.components import clip_l, model_file, problem, t5xxl, vae
-from cinderlora.problems import Problem
+from cinderlora.problems import Problem, Severity
 from cinderlora.types import ModelFile
 
 __all__ = ["blocks", "max_blocks_to_swap", "scan"]
@@ -108,18 +108,21 @@ def _loading_problems(header: Header, prefix: str, layout: str) -> Iterator[Prob
     if layout == "diffusers":
         yield problem(header, "model_layout", layout=f"diffusers, {prefix}")
         return
-    others = [name for name in header.tensors if not name.startswith(prefix)]
-    if not others:
-        return
-    if min(others) < prefix:
-        # Whether names have a prefix is told from the alphabetically first one.
-        yield problem(header, "model_bundle_order")
-        return
+    severity = header.tensors.once("flux bundle order", lambda: _bundle_order(header, prefix))
+    if severity is not None:
+        yield problem(header, "model_bundle_order", severity)
+
+
+def _bundle_order(header: Header, prefix: str) -> Severity | None:
     names = list(header.tensors)
+    others = [name for name in names if not name.startswith(prefix)]
+    if others and min(others) < prefix:
+        return "error"  # whether names have a prefix is told from the alphabetically first one
     if any(not name.startswith(prefix) for name in names[: len(names) - len(others)]):
         # The prefix is taken off until the first name without it, in the order in which safetensors hands them out:
         # by name up to 0.4, in the file's own order later.
-        yield problem(header, "model_bundle_order", severity="warning")
+        return "warning"
+    return None
 
 
 def blocks(header: Header) -> tuple[int, int]:
