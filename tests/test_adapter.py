@@ -181,7 +181,7 @@ def test_what_a_job_refuses_at_once(registry, wish, bad, error, code, word):
         ({"sample_prompt": "two\nlines"}, "prompt_form"),
         ({"sample_prompt": "# a comment"}, "prompt_form"),
         ({"sample_prompt": " "}, "sample_prompts_missing"),
-        ({"shuffle_caption": True}, "shuffle_with_cache"),
+        ({"shuffle_caption": True}, "captions_cached"),
         ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, "warmup_without_effect"),
         ({"bucket_step": 48}, "bucket_step"),
         ({"extra": {"wandb_api_key": "x"}}, "secret_in_settings"),

@@ -252,15 +252,25 @@ class Adapter:
 
         return check(self, job, trainer)
 
+    def looked_into(self, job: Job) -> Job:
+        """The job with what the headers tell of model files that were given as bare paths."""
+        models = dict(job.models)
+        for role, file in job.models.items():
+            if file.size is None and file.path.exists():
+                found = [f for f in self.scan_models(file.path).files if f.role == role]
+                models[role] = found[0] if found else file
+        return job.evolve(models=models)
+
     def plan(self, job: Job, trainer: Trainer) -> Plan:
         """What will run, as data: command lines, the text of every file, the view of the data set. Writes nothing.
 
         Raises `JobRefused` where the job's values, its data set or the trainer forbid it.
         """
-        from cinderlora.checks import plan_problems
+        from cinderlora.checks import plan_problems, within_limits
         from cinderlora.dataset import inspect_dataset
 
         raise_for(plan_problems(self, job, trainer))
+        job = within_limits(self.looked_into(job))
         dataset = inspect_dataset(
             job.dataset, trigger=job.trigger, caption_extension=job.settings.caption_extension or ".txt"
         )

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cinderlora.dataset import Dataset
     from cinderlora.trainers import Trainer
 
-__all__ = ["check", "job_problems", "plan_problems"]
+__all__ = ["check", "job_problems", "plan_problems", "within_limits"]
 
 
 def check(adapter: Adapter, job: Job, trainer: Trainer) -> Report:
@@ -34,6 +34,7 @@ def check(adapter: Adapter, job: Job, trainer: Trainer) -> Report:
         *plan_problems(adapter, job, trainer),
         *dataset.problems,
         *_model_problems(adapter, job, trainer),
+        *_limit_problems(adapter.looked_into(job)),
         *_output_problems(job.output),
         *_vram_problems(adapter, job, trainer),
     ]
@@ -70,6 +71,27 @@ def job_problems(job: Job, kind: ModelType) -> Iterator[Problem]:
             yield Problem("prompt_form", {"prompt": repr(prompt)})
     if job.model_type != kind.name:
         yield Problem("job_of_another_type", {"its_type": job.model_type, "model_type": kind.name})
+
+
+def within_limits(job: Job) -> Job:
+    """The job with settings lowered to what its model files allow."""
+    over = {setting: limit for setting, _, limit in _over_limits(job)}
+    return job.evolve(**over) if over else job
+
+
+def _over_limits(job: Job) -> Iterator[tuple[str, Any, Any]]:
+    """Settings above what a model file allows, with value and limit."""
+    for file in job.models.values():
+        for setting, limit in file.limits.items():
+            value = getattr(job.settings, setting)
+            if value is not None and value > limit:
+                yield setting, value, limit
+
+
+def _limit_problems(job: Job) -> Iterator[Problem]:
+    for setting, value, limit in _over_limits(job):
+        params = {"setting": setting, "value": value, "limit": limit}
+        yield Problem("setting_clamped", params, severity="warning", changes={setting: limit})
 
 
 def _range_problems(job: Job) -> Iterator[Problem]:

@@ -324,7 +324,8 @@ class ModelFile:
 
     `role` is what it can serve as ("" where it serves as nothing for this type), `variant` which one it is ("dev",
     "schnell", ...), `precision` how its weights are kept ("fp32", "bf16", "fp8_e4m3fn", ...), `size` its bytes,
-    `bundled` the roles of what else is inside, `problems` what is wrong with it.
+    `bundled` the roles of what else is inside, `problems` what is wrong with it, `limits` the largest value that it
+    allows for a setting (`{"blocks_to_swap": 35}`).
     """
 
     path: Path = field(converter=Path)
@@ -334,6 +335,7 @@ class ModelFile:
     size: int | None = None
     bundled: tuple[str, ...] = field(default=(), converter=as_tuple)
     problems: tuple[Problem, ...] = field(default=(), converter=as_tuple)
+    limits: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
 
     @property
     def usable(self) -> bool:

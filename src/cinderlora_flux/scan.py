@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from cinderlora.models import Header
 from cinderlora.models.components import clip_l, model_file, problem, t5xxl, vae
 from cinderlora.problems import Problem, Severity
@@ -51,7 +53,8 @@ def _transformer(header: Header) -> ModelFile | None:
         )
     elif variant != "dev":
         problems.append(problem(header, "model_variant", variant=_TITLES[variant]))
-    return model_file(header, "model", variant, prefix=prefix, bundled=bundled, problems=problems)
+    found = model_file(header, "model", variant, prefix=prefix, bundled=bundled, problems=problems)
+    return attrs.evolve(found, limits={"blocks_to_swap": max_blocks_to_swap(*blocks(header))})
 
 
 _TITLES = {

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from cinderlora.models import Header
 from cinderlora.models.components import clip_g, clip_l, model_file, precision_problems, problem, t5xxl, vae
 from cinderlora.problems import Problem
@@ -50,7 +52,8 @@ def _checkpoint(header: Header) -> ModelFile | None:
         return model_file(header, "model", problems=[problem(header, "model_layout", layout="diffusers")])
     bundled = [role for role, start in _INSIDE.items() if tensors.has_prefix(start)]
     problems = [*_problems(header, prefix, bundled)]
-    return model_file(header, "model", _variant(header, prefix), prefix=prefix, bundled=bundled, problems=problems)
+    found = model_file(header, "model", _variant(header, prefix), prefix=prefix, bundled=bundled, problems=problems)
+    return attrs.evolve(found, limits={"blocks_to_swap": max_blocks_to_swap(blocks(header))})
 
 
 def _problems(header: Header, prefix: str, bundled: Sequence[str]) -> Iterator[Problem]:

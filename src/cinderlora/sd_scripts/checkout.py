@@ -117,7 +117,7 @@ class SdScripts:
 
         yield from self._missing(model_type)
         yield from argument_problems(model_type.script, {**args, **job.settings.extra})
-        yield from setting_problems(job)
+        yield from setting_problems(model_type, job, args)
 
     def _missing(self, model_type: ModelType) -> Iterator[Problem]:
         if not self.is_there():

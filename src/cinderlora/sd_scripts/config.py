@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from cinderlora.problems import Problem
 from cinderlora.sd_scripts.arguments import known_arguments
+from cinderlora.sd_scripts.rules import rule_problems
 from cinderlora.serial import toml_text
 from cinderlora.types import Job, ModelType, Settings
 
@@ -41,11 +44,13 @@ _OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
+# What a setting that can cure a problem is called in the training TOML, where that is another name.
+_KEYS = {"cache_text_encoders": "cache_text_encoder_outputs", "bucket_step": "bucket_reso_steps"}
+
+
 def derived(settings: Settings) -> Settings:
     """The settings with what follows from others filled in where unset: alpha is half the dim, and the learning rate,
     the optimizer's arguments and the scheduler are those the optimizer is known to want."""
-    import attrs
-
     follows = _OPTIMIZERS.get((settings.optimizer or "").lower(), {})
     own = {
         "network_alpha": settings.network_dim / 2 if settings.network_dim else None,
@@ -120,29 +125,33 @@ def training_table(
     return {key: _listed(value) for key, value in table.items() if value is not None and value is not False}
 
 
-def dataset_text(job: Job, view: View) -> str:
-    """The data-set TOML: the run's own view of the pictures, a subset for each folder.
-
-    Each table is written on its own: tomli-w would put short ones inline, and toml 0.10.2, which sd-scripts reads with,
-    takes an inline table with an apostrophe in it for none at all.
-    """
+def dataset_keys(job: Job) -> dict[str, Any]:
+    """What the data-set TOML says of all subsets."""
     s = derived(job.settings)
     px = s.resolution or 512
-    general: dict[str, Any] = {
+    keys: dict[str, Any] = {
         "resolution": [px, px],
         "batch_size": s.batch_size,
         "enable_bucket": s.enable_bucket,
         "bucket_no_upscale": s.bucket_no_upscale,
         "bucket_reso_steps": s.bucket_step,
         **bucket_range(px),
-        "caption_extension": view.caption_extension,
         "shuffle_caption": s.shuffle_caption,
         "flip_aug": s.flip_aug,
     }
-    parts = [toml_text({"general": {k: v for k, v in general.items() if v is not None and v is not False}})]
-    parts.append("[[datasets]]\n")
+    return {key: value for key, value in keys.items() if value is not None and value is not False}
+
+
+def dataset_text(job: Job, view: View) -> str:
+    """The data-set TOML: the run's own view of the pictures, a subset for each folder.
+
+    Each table is written on its own: tomli-w would put short ones inline, and toml 0.10.2, which sd-scripts reads with,
+    takes an inline table with an apostrophe in it for none at all.
+    """
+    general = {**dataset_keys(job), "caption_extension": view.caption_extension}
+    parts = [toml_text({"general": general}), "[[datasets]]\n"]
     for part in view.subsets:
-        repeats = s.repeats if part.repeats is None else part.repeats
+        repeats = job.settings.repeats if part.repeats is None else part.repeats
         subset = {"image_dir": part.folder, "num_repeats": repeats, "class_tokens": part.class_tokens}
         parts.append("[[datasets.subsets]]\n" + toml_text(subset))
     return "\n".join(parts)
@@ -199,15 +208,14 @@ def prompt_lines(job: Job) -> str:
     return " ".join([prompt, *added]) + "\n"
 
 
-def setting_problems(job: Job) -> Iterator[Problem]:
-    """What sd-scripts would stumble over, or silently ignore, in a job's settings."""
+def setting_problems(model_type: ModelType, job: Job, args: Mapping[str, Any]) -> Iterator[Problem]:
+    """What sd-scripts would stumble over, or silently ignore, in what it will be given for a job."""
     s = derived(job.settings)
-    if s.lr_scheduler == "constant" and s.lr_warmup_steps:
-        yield Problem("warmup_without_effect", {"steps": s.lr_warmup_steps}, changes={"lr_warmup_steps": 0})
-    if s.cache_text_encoders and s.shuffle_caption:
-        yield Problem("shuffle_with_cache", changes={"shuffle_caption": False})
-    if s.bucket_step and s.bucket_step % 32:
-        yield Problem("bucket_step", {"value": s.bucket_step}, changes={"bucket_step": 64})
+    training = training_table(model_type, job, args, dataset_config="x", sample_prompts="x")
+    for problem in rule_problems(model_type.script, {**dataset_keys(job), **training}):
+        # A setting cannot change what `extra` says over it.
+        curable = not any(_KEYS.get(setting, setting) in s.extra for setting in problem.changes)
+        yield problem if curable else attrs.evolve(problem, changes={})
     texts = {"trigger": job.trigger, "network_args": s.network_args, "optimizer_args": s.optimizer_args, **s.extra}
     for name, value in texts.items():
         if _misread(value):

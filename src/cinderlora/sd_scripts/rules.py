@@ -1,0 +1,97 @@
+"""What sd-scripts stumbles over after minutes of loading, or silently ignores: rules on the keys it will get. Pure.
+
+Each was seen on 48d368fa (v0.10.1), in a run or in its source; the scripts do not look at their training TOML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cinderlora.problems import Problem
+
+__all__ = ["rule_problems"]
+
+# Seen by the data set with every caption, so they cannot be cached; the script stops before training.
+_CAPTION_CHANGES = ("shuffle_caption", "caption_dropout_rate", "caption_tag_dropout_rate", "token_warmup_step")
+# Without effect once the text encoders' outputs are cached: no error, no word.
+_CAPTION_ADDITIONS = ("caption_prefix", "caption_suffix", "enable_wildcard")
+_NEVER_ZERO = ("save_every_n_steps", "save_every_n_epochs", "sample_every_n_steps", "sample_every_n_epochs")
+_SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
+
+# The LoRA modules that come with sd-scripts, and the scripts each is for; others (LyCORIS, ...) are not judged.
+_MODULES = {
+    "networks.lora": ("sdxl_train_network.py", "train_network.py"),
+    "networks.lora_fa": ("sdxl_train_network.py", "train_network.py"),
+    "networks.dylora": ("sdxl_train_network.py", "train_network.py"),
+    "networks.lora_flux": ("flux_train_network.py",),
+    "networks.oft_flux": ("flux_train_network.py",),
+    "networks.lora_sd3": ("sd3_train_network.py",),
+    "networks.lora_lumina": ("lumina_train_network.py",),
+    "networks.lora_hunyuan_image": ("hunyuan_image_train_network.py",),
+    "networks.lora_anima": ("anima_train_network.py",),
+}
+_TRANSFORMERS = ("flux_train_network.py", "sd3_train_network.py")
+
+
+def rule_problems(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with keys that are each right by themselves: `keys` are those of the training and of the data set,
+    by the trainer's own names."""
+    yield from _caching(script, keys)
+    yield from _optimizing(keys)
+    yield from _sampling_and_saving(keys)
+    yield from _model(script, keys)
+
+
+def _caching(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
+    if not (keys.get("cache_text_encoder_outputs") or keys.get("cache_text_encoder_outputs_to_disk")):
+        return
+    for key in _CAPTION_CHANGES:
+        if keys.get(key):
+            yield Problem("captions_cached", {"setting": key}, changes={key: False} if key == "shuffle_caption" else {})
+    for key in _CAPTION_ADDITIONS:
+        if keys.get(key):
+            yield Problem("no_effect_with_cache", {"setting": key}, severity="warning")
+    if script == "sdxl_train_network.py" and not keys.get("network_train_unet_only"):
+        yield Problem("text_encoder_cached", changes={"cache_text_encoders": False})
+
+
+def _optimizing(keys: Mapping[str, Any]) -> Iterator[Problem]:
+    scheduler, warmup = keys.get("lr_scheduler", "constant"), keys.get("lr_warmup_steps")
+    if scheduler == "constant" and warmup and not keys.get("lr_scheduler_type"):
+        yield Problem("warmup_without_effect", {"steps": warmup}, changes={"lr_warmup_steps": 0})
+    optimizer, rate = str(keys.get("optimizer_type", "")).lower(), keys.get("learning_rate")
+    adaptive = optimizer == "prodigy" or optimizer.startswith("dadapt")
+    if adaptive and isinstance(rate, (int, float)) and rate <= 0.1:
+        params = {"optimizer": keys["optimizer_type"], "value": rate}
+        yield Problem("learning_rate_low", params, severity="warning", changes={"learning_rate": 1.0})
+
+
+def _sampling_and_saving(keys: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in _NEVER_ZERO:
+        if key in keys and keys[key] == 0:
+            yield Problem("zero_divides", {"setting": key})
+    if any(keys.get(key) for key in _SAMPLING) and not keys.get("sample_prompts"):
+        yield Problem("sample_prompts_missing")
+    step = keys.get("bucket_reso_steps")
+    if isinstance(step, int) and step % 32:
+        yield Problem("bucket_step", {"value": step}, changes={"bucket_step": 64})
+
+
+def _model(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
+    module = keys.get("network_module")
+    if isinstance(module, str) and script not in _MODULES.get(module, (script,)):
+        yield Problem(
+            "network_module_of_another", {"module": module, "script": script}, changes={"network_module": None}
+        )
+    if keys.get("blocks_to_swap") and keys.get("cpu_offload_checkpointing"):
+        yield Problem("swap_with_offload", changes={"blocks_to_swap": 0})
+    if script in _TRANSFORMERS:
+        if keys.get("mixed_precision") == "fp16":
+            yield Problem("fp16_nan", severity="warning", changes={"mixed_precision": "bf16"})
+        if keys.get("min_snr_gamma"):
+            yield Problem("no_effect", {"setting": "min_snr_gamma", "script": script}, severity="warning")
+    if keys.get("fp8_base") and keys.get("mixed_precision") == "no":
+        yield Problem("fp8_needs_mixed_precision", changes={"mixed_precision": "bf16"})
+    if keys.get("model_type") == "chroma" and not keys.get("apply_t5_attn_mask"):
+        yield Problem("chroma_mask")

@@ -1,0 +1,85 @@
+"""What sd-scripts would stumble over after minutes is refused, or warned of, before the start."""
+
+from __future__ import annotations
+
+import pytest
+
+from cinderlora import ModelFile, Registry, SdScripts
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.from_installed()
+
+
+def problems(registry: Registry, pictures, model_type: str, **settings):
+    adapter = registry[model_type]
+    options = {"name": "elena", "trigger": "elena", "dataset": pictures, "output": pictures.parent / "out"}
+    job = adapter.job(**options, **settings)
+    return {p.code: p for p in adapter.check(job, SdScripts.rehearsal()).problems}, job
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "code", "severity"),
+    [
+        ("flux", {"shuffle_caption": True}, "captions_cached", "error"),
+        ("sd3", {"extra": {"caption_dropout_rate": 0.1}}, "captions_cached", "error"),
+        ("sdxl", {"extra": {"caption_tag_dropout_rate": 0.1}}, "captions_cached", "error"),
+        ("sdxl", {"extra": {"caption_prefix": "photo of"}}, "no_effect_with_cache", "warning"),
+        ("sdxl", {"train_text_encoder": True}, "text_encoder_cached", "error"),
+        ("sdxl", {"lr_scheduler": "constant", "lr_warmup_steps": 5}, "warmup_without_effect", "error"),
+        ("flux", {"extra": {"lr_warmup_steps": 5}}, "warmup_without_effect", "error"),
+        ("flux", {"optimizer": "Prodigy", "learning_rate": 0.0001}, "learning_rate_low", "warning"),
+        ("flux", {"extra": {"save_every_n_steps": 0}}, "zero_divides", "error"),
+        ("flux", {"extra": {"sample_every_n_epochs": 0}}, "zero_divides", "error"),
+        ("flux", {"sample_every": 0, "extra": {"sample_every_n_epochs": 1}}, "sample_prompts_missing", "error"),
+        ("flux", {"bucket_step": 48}, "bucket_step", "error"),
+        ("flux", {"network_module": "networks.lora"}, "network_module_of_another", "error"),
+        ("sdxl", {"network_module": "networks.lora_flux"}, "network_module_of_another", "error"),
+        ("flux", {"blocks_to_swap": 9, "extra": {"cpu_offload_checkpointing": True}}, "swap_with_offload", "error"),
+        ("sd3", {"mixed_precision": "fp16"}, "fp16_nan", "warning"),
+        ("flux", {"extra": {"min_snr_gamma": 5.0}}, "no_effect", "warning"),
+        ("sd3", {"mixed_precision": "no", "fp8_base": True}, "fp8_needs_mixed_precision", "error"),
+        ("flux", {"extra": {"model_type": "chroma"}}, "chroma_mask", "error"),
+    ],
+    ids=str,
+)
+def test_a_rule(registry, pictures, model_type, settings, code, severity):
+    found, job = problems(registry, pictures, model_type, **settings)
+    assert code in found, list(found)
+    assert found[code].severity == severity
+    if found[code].changes:
+        adapter = registry[model_type]
+        cured = adapter.check(job.evolve(**found[code].changes), SdScripts.rehearsal())
+        assert code not in [p.code for p in cured.problems]
+
+
+@pytest.mark.parametrize("model_type", ["flux", "sdxl", "sd3"])
+def test_the_presets_break_no_rule(registry, pictures, model_type):
+    for name in registry[model_type].presets:
+        found, _ = problems(registry, pictures, model_type, preset=name)
+        assert set(found) <= {"few_pictures", "image_small", "caption_missing"}, name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"network_module": "lycoris.kohya", "network_args": ["algo=lokr"]},
+        {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 50},
+        {"cache_text_encoders": False, "shuffle_caption": True, "train_text_encoder": True},
+        {"optimizer": "Adafactor"},
+    ],
+    ids=str,
+)
+def test_what_is_fine_is_not_refused(registry, pictures, settings):
+    found, _ = problems(registry, pictures, "sdxl", **settings)
+    assert set(found) <= {"few_pictures", "image_small", "caption_missing"}
+
+
+def test_blocks_to_swap_stays_within_what_the_model_file_allows(registry, pictures, tmp_path):
+    file = ModelFile(path=tmp_path / "flux.safetensors", role="model", limits={"blocks_to_swap": 12})
+    _, job = problems(registry, pictures, "flux", preset="16gb", models={"model": file})
+    plan = registry["flux"].plan(job, SdScripts.rehearsal())
+    assert "blocks_to_swap = 12\n" in plan.files["elena_kohya_training.toml"]
+    found = {p.code: p for p in registry["flux"].check(job, SdScripts.rehearsal()).warnings}
+    assert found["setting_clamped"].params == {"setting": "blocks_to_swap", "value": 20, "limit": 12}
