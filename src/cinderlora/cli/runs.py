@@ -1,0 +1,183 @@
+"""`runs`, `watch` and `stop`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cinderlora.cli.job_options import json_option
+from cinderlora.cli.terminal import Terminal, clean
+from cinderlora.errors import RunNotFound
+from cinderlora.registry import Registry
+
+if TYPE_CHECKING:
+    from cinderlora.running import Run, StopReport
+
+__all__ = ["find_run", "runs", "stop", "watch"]
+
+_COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow", "lost": "red"}
+
+folder_option = click.Option(
+    ["--runs", "runs_folder"],
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="The folder that runs are kept in.",
+)
+
+
+@click.command(params=[json_option()])
+@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many.")
+@click.pass_obj
+def runs(terminal: Terminal, folder: Path | None, limit: int) -> None:
+    """List the trainings, newest first."""
+    from cinderlora.cli.tables import print_table
+
+    folder = folder or terminal.config.runs
+    found = _all_runs(folder, Registry.from_installed())[:limit]
+    if terminal.json:
+        for run in found:
+            terminal.record(_record(run))
+        return
+    if not found:
+        terminal.note(terminal.say("no_runs", folder=folder or _default_folder()))
+        return
+    print_table(terminal, ("state", "name", "type", "progress", "when", "run"), [_row(terminal, run) for run in found])
+
+
+@click.command(params=[json_option(), folder_option])
+@click.argument("run", required=False, metavar="[RUN]")
+@click.pass_obj
+def watch(terminal: Terminal, run: str | None, runs_folder: Path | None) -> int:
+    """Watch a training: a run folder, its name or a part of it; the newest that goes on where none is given.
+
+    Ctrl-C ends watching, not the training. Exit codes are train's.
+    """
+    from cinderlora.cli.following import follow
+
+    registry = Registry.from_installed()
+    found = find_run(run, runs_folder or terminal.config.runs, registry, newest=True)
+    # The run of a type that is no longer installed can be watched, too.
+    title = registry[found.model_type].title if found.model_type in registry else found.model_type
+    return follow(terminal, found, title)
+
+
+@click.command(params=[json_option(), folder_option])
+@click.argument("run", required=False, metavar="[RUN]")
+@click.option(
+    "--grace", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Seconds until force is used."
+)
+@click.pass_obj
+def stop(terminal: Terminal, run: str | None, runs_folder: Path | None, grace: float) -> int:
+    """Stop a training: a run folder, its name or a part of it; the only one that goes on where none is given."""
+    import anyio
+
+    found = find_run(run, runs_folder or terminal.config.runs, Registry.from_installed(), newest=False)
+    report = anyio.run(lambda: found.stop(grace=grace, by="cinderlora stop"))
+    if terminal.json:
+        from cinderlora.serial import to_json
+
+        terminal.record({"run": str(found.folder), **to_json(report)})
+    else:
+        _show_stopped(terminal, found, report)
+    return 1 if report.left else 0
+
+
+def _show_stopped(terminal: Terminal, run: Run, report: StopReport) -> None:
+    name = run.folder.name
+    if report.already_ended:
+        terminal.print(terminal.say("stop_over", run=name, state=_state(terminal, report.state)))
+        return
+    if report.forced:
+        terminal.note(terminal.say("stop_forced", names=", ".join(f"{p.name} {p.pid}" for p in report.forced)))
+    if report.left:
+        terminal.note(terminal.say("stop_left", names=", ".join(f"{p.name} {p.pid}" for p in report.left)), "bold red")
+        return
+    terminal.print(terminal.say("stop_done", run=name, seconds=f"{report.seconds:.1f}"))
+
+
+# ---- finding one -----------------------------------------------------------------------------------------------------
+
+
+def find_run(name: str | None, folder: Path | None, registry: Registry, *, newest: bool) -> Run:
+    """The run that is meant: by its folder, by its folder's name or a part of that only it has, or one that goes on.
+    Raises `RunNotFound` where there is none, or where several could be meant."""
+    from cinderlora import attach
+
+    if name is None:
+        return _going_on(_all_runs(folder, registry), folder, newest=newest)
+    if not name.strip():
+        raise RunNotFound("run_not_found", folder=repr(name))
+    path = Path(name).expanduser()
+    if (path / "launch.json").is_file():
+        return attach(path, registry=registry)
+    found = _all_runs(folder, registry)
+    matching = [run for run in found if run.folder.name == name] or [run for run in found if name in run.folder.name]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise RunNotFound("run_ambiguous", name=name, runs=_names(matching))
+    raise RunNotFound("run_unknown", name=name, folder=str(folder or _default_folder()))
+
+
+def _going_on(found: Sequence[Run], folder: Path | None, *, newest: bool) -> Run:
+    running = [run for run in found if run.state == "running"]
+    if not running:
+        latest = found[0].folder.name if found else ""
+        raise RunNotFound("no_run_going_on", folder=str(folder or _default_folder()), latest=latest)
+    if len(running) > 1 and not newest:
+        raise RunNotFound("several_runs_going_on", runs=_names(running))
+    return running[0]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    return [clean(run.folder.name) for run in runs[:5]] + (["…"] if len(runs) > 5 else [])
+
+
+def _all_runs(folder: Path | None, registry: Registry) -> list[Run]:
+    import cinderlora
+
+    return cinderlora.runs(folder, registry=registry)
+
+
+def _default_folder() -> Path:
+    from cinderlora.running.starting import default_runs_folder
+
+    return default_runs_folder()
+
+
+# ---- the list --------------------------------------------------------------------------------------------------------
+
+
+def _row(terminal: Terminal, run: Run) -> Sequence[object]:
+    from rich.text import Text
+
+    status = run.status
+    progress = ""
+    if status.total:
+        progress = f"{status.step or 0}/{status.total} ({100 * (status.step or 0) // status.total}%)"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
+    state = Text(_state(terminal, run.state), _COLOURS.get(run.state, ""))
+    return (state, run.name, run.model_type, progress, when, run.folder.name)
+
+
+def _state(terminal: Terminal, state: str) -> str:
+    return terminal.say(f"state_{state}" if state in {"failed", "stopped"} else state)
+
+
+def _record(run: Run) -> dict[str, object]:
+    from cinderlora.serial import to_json
+
+    status = run.status
+    return {
+        "folder": str(run.folder),
+        "name": run.name,
+        "model_type": run.model_type,
+        "state": run.state,
+        "created": run.created,
+        **to_json({key: getattr(status, key) for key in ("phase", "step", "total", "loss", "eta", "sample")}),
+    }

@@ -1,0 +1,161 @@
+"""`train` and `check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cinderlora.cli.job_options import JobCommand, job_options
+from cinderlora.cli.terminal import Terminal, gigabytes
+from cinderlora.registry import Registry
+
+if TYPE_CHECKING:
+    from cinderlora.cli.request import Request
+    from cinderlora.problems import Report
+
+__all__ = ["check", "train"]
+
+WRONG = 2
+
+
+@job_options
+@click.command(cls=JobCommand)
+@click.option("--runs", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the run folder in this folder.")
+@click.option(
+    "--configs", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the three configuration files here, too."
+)
+@click.option("--detach", is_flag=True, help="Start it and leave it to itself: see watch and stop.")
+@click.option("--dry-run", is_flag=True, help="Print what would run, and start nothing.")
+@click.pass_obj
+def train(
+    terminal: Terminal, /, runs: Path | None, configs: Path | None, detach: bool, dry_run: bool, **given: Any
+) -> int:
+    """Train a LoRA, from options or from a job file; options go over it.
+
+    \b
+    cinderlora train -t flux -n elena -d datasets/elena
+    cinderlora train elena.toml --steps 2000
+
+    Exit codes: 0 done, 1 the training failed, 2 the request was wrong, 130 stopped.
+    """
+    from cinderlora.cli.following import Launch, train_and_follow
+
+    request, report = _checked(terminal, given)
+    if report.errors:
+        return _refuse(terminal, request, report)
+    plan = request.adapter.plan(request.job, request.trainer)
+    if dry_run:
+        return _show_plan(terminal, plan)
+    if terminal.json:
+        from cinderlora.serial import to_json
+
+        terminal.record({"report": to_json(report)})
+    else:
+        terminal.problems(report.warnings)
+    launch = Launch(
+        plan=plan,
+        runs=runs or terminal.config.runs,
+        configs=configs,
+        title=request.adapter.title,
+        details=_details(terminal, request, report),
+    )
+    return train_and_follow(terminal, launch, detach=detach)
+
+
+@job_options
+@click.command(cls=JobCommand)
+@click.pass_obj
+def check(terminal: Terminal, /, **given: Any) -> int:
+    """Say what is wrong with a training, and what it will come to. Starts and writes nothing.
+
+    Exit codes: 0 it can start (warnings or not), 2 it cannot.
+    """
+    request, report = _checked(terminal, given)
+    if terminal.json:
+        from cinderlora.serial import to_json
+
+        terminal.record({"report": to_json(report)})
+        return WRONG if report.errors else 0
+    _show_numbers(terminal, request, report)
+    if report.errors:
+        _refuse(terminal, request, report)
+        count = len(report.errors)
+        terminal.note(terminal.say("refused_one" if count == 1 else "refused", count=count), "bold red")
+        return WRONG
+    terminal.problems(report.warnings)
+    terminal.print(terminal.say("all_right"), "green")
+    return 0
+
+
+def _checked(terminal: Terminal, given: dict[str, Any]) -> tuple[Request, Report]:
+    from cinderlora.cli.request import Options, make_request
+
+    request = make_request(Options.of(given), terminal.config, Registry.from_installed())
+    return request, request.adapter.check(request.job, request.trainer)
+
+
+def _refuse(terminal: Terminal, request: Request, report: Report) -> int:
+    from cinderlora.errors import JobRefused
+
+    if terminal.json:
+        terminal.error(JobRefused(report.errors))
+        return WRONG
+    terminal.problems(report.problems)
+    if any(p.code == "component_missing" for p in report.errors):
+        looked = terminal.say("models_looked", folder=request.models_folder) if request.models_folder else ""
+        terminal.note(f"  -> {looked or terminal.say('models_hint')}")
+    return WRONG
+
+
+def _show_plan(terminal: Terminal, plan: Any) -> int:
+    if terminal.json:
+        from cinderlora.serial import to_json
+
+        terminal.record({"plan": to_json(plan)})
+    else:
+        terminal.print(str(plan))
+    return 0
+
+
+def _details(terminal: Terminal, request: Request, report: Report) -> str:
+    numbers = {name: getattr(report, name) for name in ("images", "steps_per_epoch", "steps", "epochs")}
+    told = [terminal.say("preset", preset=request.job.preset)] if request.job.preset else []
+    if None not in numbers.values():
+        told.append(terminal.say("numbers", **numbers))
+    return ", ".join(told)
+
+
+def _show_numbers(terminal: Terminal, request: Request, report: Report) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from cinderlora.cli.tables import print_aligned
+    from cinderlora.cli.terminal import clean
+    from cinderlora.gpu import memory_gb
+
+    job = request.job
+    there = None if request.trainer.is_rehearsal else memory_gb()
+    vram = f"{report.vram_gb:g} GB" if report.vram_gb is not None else None
+    if vram and there is not None:
+        vram += f" ({terminal.say('gpu_found', there=round(there, 1))})"
+    rows = {
+        "name": f"{job.name} ({request.adapter.title}{f', {job.preset}' if job.preset else ''})",
+        "pictures": report.images,
+        "steps_per_epoch": report.steps_per_epoch,
+        "steps": report.steps,
+        "epochs": report.epochs,
+        "checkpoints": report.checkpoints,
+        "samples": report.samples,
+        "disk": gigabytes(report.disk_bytes) if report.disk_bytes is not None else None,
+        "vram": vram,
+        "file": job.output / f"{job.lora_name}.safetensors",
+    }
+    table = Table.grid(padding=(0, 2))
+    for key, value in rows.items():
+        if value is not None:
+            table.add_row(Text(terminal.say(key), "dim"), Text(clean(value)))
+    for role, file in job.models.items():
+        table.add_row(Text(clean(role), "dim"), Text(clean(file.path)))
+    print_aligned(terminal, table)
