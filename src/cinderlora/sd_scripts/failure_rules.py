@@ -1,0 +1,272 @@
+"""What sd-scripts' exceptions mean: a table, most specific first. Seen on 48d368fa (v0.10.1) unless noted.
+
+Named groups of a pattern are parameters of the diagnosis. The wordings of safetensors are those of 0.8.0 and of 0.4.5,
+which sd-scripts pins; those of CUDA and Windows are from reports, not from runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from cinderlora.frozendict import FrozenDict
+from cinderlora.types import Settings
+
+__all__ = ["RULES", "Rule", "package"]
+
+Changes = Callable[[Settings | None, "re.Match[str]"], Mapping[str, Any]]
+
+
+@frozen
+class Rule:
+    """An exception (and, where the exception alone does not tell, its traceback) and the code of its diagnosis."""
+
+    code: str
+    pattern: str
+    trace: str | None = None
+    params: Mapping[str, Any] = field(factory=FrozenDict, converter=FrozenDict)
+    changes: Mapping[str, Any] | Changes = FrozenDict()
+
+    def match(self, text: str, trace: str) -> re.Match[str] | None:
+        """Whether the rule speaks of an exception."""
+        found = re.search(self.pattern, text)
+        return found if found and (self.trace is None or re.search(self.trace, trace)) else None
+
+
+def _setting(name: str, /, **changes: Any) -> dict[str, Any]:
+    return {"params": {"setting": name}, "changes": changes}
+
+
+def _flux_blocks(_: Settings | None, found: re.Match[str]) -> dict[str, int]:
+    # n // 2 of the double blocks are swapped and twice the rest of the single ones.
+    double, single = int(found["double"]), int(found["single"])
+    return {"blocks_to_swap": max(0, min(2 * double + 1, single // 2 * 2))}
+
+
+def _blocks(_: Settings | None, found: re.Match[str]) -> dict[str, int]:
+    return {"blocks_to_swap": max(0, int(found["most"]))}
+
+
+def _without_shuffling(settings: Settings | None, _: re.Match[str]) -> dict[str, bool]:
+    # Dropout and token warm-up are refused with the cache too; then it is the cache that has to go.
+    off = settings is None or settings.shuffle_caption
+    return {"shuffle_caption": False} if off else {"cache_text_encoders": False}
+
+
+_PACKAGES = {
+    "cv2": "opencv-python",
+    "lion_pytorch": "lion-pytorch",
+    "PIL": "pillow",
+    "Prodigy": "prodigyopt",
+    "google": "protobuf",
+}
+
+
+def package(module: str) -> str:
+    """The package that brings a module."""
+    name = module.partition(".")[0]
+    return _PACKAGES.get(name, name)
+
+
+def _common_optimizer(_: Settings | None, found: re.Match[str]) -> dict[str, str]:
+    eight_bit = "bitsandbytes" in found.string or "8bit" in found.string
+    return {"optimizer": "AdamW"} if eight_bit else {}
+
+
+_MODEL_ENDINGS = r"(?:safetensors|sft|ckpt|pth?|bin|gguf)"
+
+RULES: tuple[Rule, ...] = (
+    # ---- what runs out ----
+    Rule(
+        "cuda_out_of_memory",
+        r"(?:CUDA|HIP|XPU) out of memory|CUDA error: out of memory|MPS backend out of memory"
+        r"|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED|OutOfMemoryError",
+    ),
+    Rule(
+        "host_out_of_memory",
+        r"^MemoryError|ArrayMemoryError|DefaultCPUAllocator|not enough memory: you tried|Cannot allocate memory"
+        r"|bad_alloc|WinError 1455|paging file is too small|is killed by signal: (?:Killed|Bus error)",
+    ),
+    Rule(
+        "disk_full",
+        r"No space left on device|code: 28\b|StorageFull|not enough space on the disk|WinError 112\b"
+        r"|Disk quota exceeded",
+    ),
+    Rule(
+        "gpu_unusable",
+        r"Found no NVIDIA driver|no kernel image is available|Torch not compiled with CUDA|No CUDA GPUs are available"
+        r"|NVIDIA driver on your system is too old|CUDA driver version is insufficient|cudaGetDeviceCount",
+    ),
+    # ---- model files ----
+    Rule(
+        "model_file_truncated",
+        r"SafetensorError: .*(?:incomplete metadata|not fully covered|MetadataIncompleteBuffer)",
+    ),
+    Rule(
+        "model_file_unreadable",
+        r"SafetensorError: Error while deserializing|UnpicklingError|PytorchStreamReader failed|invalid magic number",
+    ),
+    Rule("model_file_missing", r"^FileNotFoundError: No such file or directory: \"?(?P<path>.+?)\"?$"),
+    Rule(
+        "model_file_missing",
+        rf"^FileNotFoundError: \[Errno 2\] [^:]*: ['\"](?P<path>.+\.{_MODEL_ENDINGS})['\"]$",
+    ),
+    Rule(
+        "model_file_missing",
+        r"provided pretrained_model_name_or_path \"(?P<path>.*)\" is neither a valid local path"
+        r"|HFValidationError: .*'(?P<repo>.*)'",
+    ),
+    Rule("model_file_missing", r"^OSError: (?P<path>\S.*?) is not a local folder and is not a valid model identifier"),
+    Rule(
+        "download_failed",
+        r"LocalEntryNotFoundError|couldn't connect to '?https?://|Can't load tokenizer|OfflineModeIsEnabled"
+        r"|MaxRetryError|NameResolutionError|(?:requests|httpx|urllib3?)\.\S*(?:Connect|SSL|Proxy|Timeout|URL)\w*",
+    ),
+    Rule("component_missing", r"^TypeError: argument 'filename': .*NoneType"),
+    Rule("component_missing", r"^AttributeError: 'NoneType' object has no attribute 'eval'"),
+    Rule("component_missing", r"^AttributeError: 'NoneType' object has no attribute", r"load_target_model"),
+    Rule("component_missing", r"os\.PathLike object, not NoneType", r"load_target_model|pretrained_model_name_or_path"),
+    Rule("bad_setting", r"loading state_dict for \w*LoRA", **_setting("network_weights")),
+    Rule("wrong_architecture", r"Error\(s\) in loading state_dict for \w+"),
+    Rule("wrong_architecture", r"^KeyError: 'x_embedder\.proj\.weight'"),
+    Rule("wrong_architecture", r"^KeyError: '[\w.]+\.(?:weight|bias|scale)'", r"load_target_model|load_"),
+    Rule("wrong_architecture", r"^ValueError: max\(\) (?:arg|iterable argument) is (?:an )?empty", r"analyze_|load_"),
+    # ---- pictures, captions, caches ----
+    Rule("caption_empty", r"caption file is empty / [^:]*: (?P<path>.+)$"),
+    Rule("latents_nan", r"NaN detected in (?:latents|text encoder outputs): (?P<path>.+)$"),
+    Rule("cache_corrupt", r"zipfile\.BadZipFile|No data left in file|Failed to interpret file .* as a pickle"),
+    Rule("image_unreadable", r"cannot identify image file ['\"](?P<file>.+)['\"]$"),
+    Rule(
+        "image_unreadable",
+        r"image file is truncated|[Bb]roken PNG|DecompressionBombError|Truncated File Read|when reading image file"
+        r"|unrecognized data stream contents",
+    ),
+    # ---- packages ----
+    Rule("wrong_network_module", r"^ModuleNotFoundError: No module named '(?P<module>networks(?:\.[\w.]+)?)'"),
+    Rule("wrong_network_module", r"'NoneType' object has no attribute 'startswith'", r"import_module"),
+    Rule("wrong_network_module", r"module '(?P<module>[\w.]+)' has no attribute 'create_network"),
+    Rule("wrong_network_module", r"'\w*Network\w*' object has no attribute"),
+    Rule("wrong_network_module", r"optimizer got an empty parameter list"),
+    Rule("missing_package", r"^ImportError: No (?P<package>\w+) / ", changes=_common_optimizer),
+    Rule(
+        "missing_package",
+        r"^AttributeError: No (?:\w+8bit|Paged\w+|AdEMAMix\w*)\. The version of (?P<package>bitsandbytes)",
+        changes=_common_optimizer,
+    ),
+    Rule(
+        "missing_package",
+        r"(?P<package>bitsandbytes) was compiled without GPU|CUDA Setup failed despite|libbitsandbytes",
+        params={"package": "bitsandbytes"},
+        changes={"optimizer": "AdamW"},
+    ),
+    Rule(
+        "trainer_broken",
+        r"^ModuleNotFoundError: No module named '(?:library|torch|torchvision|accelerate|transformers|diffusers)\b",
+    ),
+    Rule("missing_package", r"^ModuleNotFoundError: No module named '(?P<package>[\w.]+)'", changes=_common_optimizer),
+    Rule("missing_package", r"^ImportError: .*requires the (?P<package>[\w-]+) library"),
+    # ---- settings ----
+    Rule(
+        "bad_setting",
+        r"network_dim|empty\(\): argument 'size' .*type str",
+        r"create_network|create_modules",
+        **_setting("network_dim"),
+    ),
+    Rule("bad_setting", r"unsupported operand .*'str' and 'int'", r"scheduler", **_setting("max_train_steps")),
+    Rule("bad_setting", r"'<=' not supported between .* 'str'", **_setting("learning_rate")),
+    Rule(
+        "bad_setting",
+        r"Unknown mixed_precision mode: (?P<value>\w+)|bf16 mixed precision requires|doesn't support bf16"
+        r"|Input type \(.*\) and bias type",
+        **_setting("mixed_precision"),
+    ),
+    Rule("bad_setting", r"not enough values to unpack \(expected 2", r"get_optimizer", **_setting("optimizer_args")),
+    Rule("bad_setting", r"not enough values to unpack \(expected 2", r"scheduler", **_setting("lr_scheduler_args")),
+    Rule("bad_setting", r"not enough values to unpack \(expected 2", r"in train\b", **_setting("network_args")),
+    Rule(
+        "bad_setting",
+        r"^ValueError: '?(?P<value>[^\s']+)'? is not a valid (?:Diffusers)?SchedulerType",
+        **_setting("lr_scheduler", lr_scheduler="constant"),
+    ),
+    Rule(
+        "bad_setting",
+        r"module 'torch\.optim' has no attribute '(?P<value>\w+)'|Unknown optimizer type: (?P<type>\S+)",
+        **_setting("optimizer_type"),
+    ),
+    Rule(
+        "bad_setting",
+        r"bucket_reso_steps is (?P<value>[0-9]+)",
+        **_setting("bucket_reso_steps", bucket_step=64),
+    ),
+    Rule("bad_setting", r"'int' object has no attribute 'split'|resolution must be 'size'", **_setting("resolution")),
+    Rule(
+        "bad_setting",
+        r"Cannot swap more than (?P<double>-?[0-9]+) double blocks and (?P<single>-?[0-9]+) single blocks",
+        params={"setting": "blocks_to_swap"},
+        changes=_flux_blocks,
+    ),
+    Rule(
+        "bad_setting",
+        r"Cannot swap more than (?P<most>-?[0-9]+) (?:main )?blocks\. Requested:? (?P<value>[0-9]+)",
+        params={"setting": "blocks_to_swap"},
+        changes=_blocks,
+    ),
+    Rule(
+        "bad_setting",
+        r"^ZeroDivisionError",
+        r"args\.sample_every_n",
+        **_setting("sample_every_n_steps", sample_every=0),
+    ),
+    Rule("bad_setting", r"^ZeroDivisionError", r"args\.save_every_n", **_setting("save_every_n_steps", save_every=0)),
+    Rule("bad_setting", r"^NotADirectoryError: .*: '(?P<value>.+)'", **_setting("output_dir")),
+    Rule("bad_setting", r"os\.PathLike object, not NoneType", r"output_dir", **_setting("output_dir")),
+    Rule(
+        "bad_setting",
+        r"requires `?num_warmup_steps`?, please provide",
+        **_setting("lr_warmup_steps", lr_scheduler="constant", lr_warmup_steps=0),
+    ),
+    Rule("conflicting_settings", r"does not require `?num_warmup_steps`?", changes={"lr_warmup_steps": 0}),
+    Rule(
+        "conflicting_settings",
+        r"when caching Text Encoder output, either caption_dropout_rate",
+        changes=_without_shuffling,
+    ),
+    Rule(
+        "conflicting_settings",
+        r"network for Text Encoder cannot be trained with caching",
+        changes={"train_text_encoder": False},
+    ),
+    Rule("conflicting_settings", r"when caching latents, either color_aug", changes={"cache_latents": False}),
+    Rule("conflicting_settings", r"fp8_base requires mixed precision", changes={"mixed_precision": "bf16"}),
+    Rule(
+        "conflicting_settings",
+        r"fp8_base requires torch|^RuntimeError: mixed dtype \(CPU\)",
+        changes={"fp8_base": False},
+    ),
+    Rule(
+        "conflicting_settings",
+        r"requires mixed precision|is not supported with|(?:does not|only) works? with|must be used with|both option"
+        r"|cannot be (?:used|enabled|specified)|at the same time|m(?:in|ax)_bucket_reso must be"
+        r"|max_train_steps should be greater than initial step|must be (?:True|enabled) ",
+    ),
+    # ---- configuration ----
+    Rule(
+        "dataset_config_invalid", r"^voluptuous\.|image_dir must be specified|^AssertionError: resolution is required"
+    ),
+    Rule("config_unreadable", r"TomlDecodeError|JSONDecodeError", r"toml|config"),
+    Rule("config_unreadable", r"(?:file not found|not supported config file format) / [^:]*: (?P<path>.+)$"),
+    Rule("sample_prompts_missing", r"^TypeError: stat: path should be string"),
+    Rule("sample_prompts_missing", r"^FileNotFoundError: .*: '(?P<path>.+)'$", r"load_prompts|sample_prompts"),
+    Rule("config_unreadable", r"^FileNotFoundError: .*: '(?P<path>.+\.(?:toml|json))'$"),
+    # ---- the machine ----
+    Rule("permission_denied", r"(?:PermissionError|Permission denied|Read-only file system)[^']*(?:'(?P<path>.+)')?"),
+    Rule("killed", r"^KeyboardInterrupt", params={"signal": "SIGINT"}),
+    Rule(
+        "trainer_broken",
+        r"^ImportError: cannot import name|DLL load failed|undefined symbol|^(?:Syntax|Indentation)Error"
+        r"|^ImportError: .*\.so\b|^AttributeError: module '[\w.]+' has no attribute",
+    ),
+)
