@@ -1,0 +1,160 @@
+"""What the two faces of a run, the async and the blocking one, have in common. Blocking, but brief."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import attrs
+
+from cinderlora.errors import RunNotFound, StillRunning, TrainingFailed, TrainingStopped
+from cinderlora.events import Event, Failed, Finished, Stopped
+from cinderlora.running import supervisor
+from cinderlora.running.folder import RunFolder, StateName
+from cinderlora.running.folding import Status, fold_all
+from cinderlora.running.follow import Follower
+from cinderlora.running.guardian import Guardian
+from cinderlora.running.starting import default_runs_folder
+from cinderlora.types import Result
+
+if TYPE_CHECKING:
+    from cinderlora.adapter import Adapter
+    from cinderlora.registry import Registry
+
+__all__ = ["RunBase"]
+
+
+class RunBase:
+    """One run: where it lies, how it stands, what came of it."""
+
+    def __init__(
+        self, folder: RunFolder, *, registry: Registry | None = None, since: int | None = None, live: bool = False
+    ) -> None:
+        self._folder = folder
+        self._registry = registry
+        self._since = since
+        self._live = live
+        self._guardian = Guardian(folder)
+
+    @classmethod
+    def at(cls, folder: Path | str, *, registry: Registry | None = None, since: int | None = None) -> Self:
+        """The run in a folder; raises `RunNotFound`."""
+        run = cls(RunFolder(Path(folder).expanduser()), registry=registry, since=since)
+        run._guardian.is_lost()
+        return run
+
+    @classmethod
+    def all_in(cls, folder: Path | str | None, *, registry: Registry | None = None) -> list[Self]:
+        """The runs in a folder of runs, newest first."""
+        path = Path(folder).expanduser() if folder is not None else default_runs_folder()
+        found = []
+        for entry in path.iterdir() if path.is_dir() else ():
+            # A name with a dot is a run that is being laid out.
+            if not entry.name.startswith(".") and (entry / supervisor.LAUNCH).is_file():
+                try:
+                    found.append(cls(RunFolder(entry), registry=registry))
+                except RunNotFound:
+                    continue
+        return sorted(found, key=lambda run: (run.created, run.folder.name), reverse=True)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.folder.name}: {self.state}>"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self._folder.path
+
+    @property
+    def name(self) -> str:
+        """The character's name."""
+        return self._folder.launch.name
+
+    @property
+    def model_type(self) -> str:
+        """The model type, by name."""
+        return self._folder.launch.model_type
+
+    @property
+    def created(self) -> float:
+        """When it was launched, in seconds since the epoch."""
+        return self._folder.launch.created
+
+    @property
+    def state(self) -> StateName:
+        """running, finished, failed, stopped or lost. Cheap: the log is not read."""
+        return self._folder.state_name
+
+    @property
+    def status(self) -> Status:
+        """How the run stands: its events so far, folded. The first call reads the log from its start, later ones go on
+        from there."""
+        return self._summary.update()
+
+    @property
+    def result(self) -> Result:
+        """What the training left behind; raises `TrainingFailed` (with its diagnosis), `TrainingStopped`, or
+        `StillRunning` unless the run finished."""
+        match self._ending():
+            case Finished(result=result):
+                return result
+            case Failed(diagnosis=diagnosis):
+                raise TrainingFailed(diagnosis)
+            case Stopped(by=by):
+                raise TrainingStopped("training_stopped", by=by)
+        raise StillRunning("still_running", folder=str(self.folder))
+
+    def _ending(self) -> Event | None:
+        if self._own_follower.ending is not None:
+            return self._own_follower.ending
+        if self._guardian.is_over():
+            self._summary.update()
+        return self._summary.follower.ending
+
+    @cached_property
+    def _adapter(self) -> Adapter:
+        return _adapter_for(self.model_type, self._registry)
+
+    @cached_property
+    def _own_follower(self) -> Follower:
+        """The one of the run's own iteration."""
+        return Follower(self._folder, self._adapter, since=self._since, live=self._live)
+
+    @cached_property
+    def _summary(self) -> _Summary:
+        return _Summary(self._folder, Follower(self._folder, self._adapter))
+
+
+class _Summary:
+    """The status of a run, kept up to date by a follower of its own: iterating takes nothing away from it."""
+
+    def __init__(self, folder: RunFolder, follower: Follower) -> None:
+        self.follower = follower
+        self._folder = folder
+        launch = folder.launch
+        self._status = Status(folder=folder.path, name=launch.name, model_type=launch.model_type, total=launch.steps)
+
+    def update(self) -> Status:
+        self._status = fold_all(self._status, self.follower.poll())
+        while self.follower.is_behind:
+            self._status = fold_all(self._status, self.follower.poll())
+        if self.follower.ending is not None:
+            # Of a run that nobody saw ending, the last event is `Failed`: there is no usable LoRA.
+            self._status = attrs.evolve(self._status, state=self._folder.state_name)
+        return self._status
+
+
+def _adapter_for(model_type: str, registry: Registry | None) -> Adapter:
+    """The adapter for a run. The run of a type that is no longer installed is read by the core's own parser."""
+    from cinderlora.adapter import Adapter
+    from cinderlora.errors import UnknownName
+    from cinderlora.registry import Registry
+    from cinderlora.types import ModelType
+
+    registry = Registry.from_installed() if registry is None else registry
+    try:
+        return registry[model_type]
+    except UnknownName:
+        kind = ModelType(name=model_type, title=model_type, script="", network_module="", components=())
+        return Adapter(registry, kind, "cinderlora")

@@ -1,0 +1,194 @@
+"""The async face: launching a plan, attaching to runs, following them. Runs on asyncio and trio."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from cinderlora.events import Event
+from cinderlora.running.base import RunBase
+from cinderlora.running.folder import RunFolder
+from cinderlora.running.folding import Status
+from cinderlora.running.follow import POLL, Follower
+from cinderlora.running.starting import begin
+from cinderlora.running.stopping import GRACE, StopReport, stop_run
+from cinderlora.types import Plan
+
+if TYPE_CHECKING:
+    from cinderlora.registry import Registry
+
+__all__ = ["Events", "Run", "attach", "launch", "runs", "status"]
+
+T = TypeVar("T")
+
+
+class Events:
+    """The events of a run as they come, until the run has ended. Leaving a loop over it loses nothing: the next loop
+    goes on behind the last event."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._pending: deque[Event] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._pending:
+            await anyio.lowlevel.checkpoint()
+            if self._follower.ending is not None:
+                raise StopAsyncIteration
+            self._pending.extend(self._follower.poll())
+            if not self._pending and not self._follower.is_behind:
+                await anyio.sleep(POLL)
+        return self._pending.popleft()
+
+
+class Run(RunBase):
+    """A run, of this program or of another one, going on or ended. `launch` and `attach` give it.
+
+    Iterating gives the events from the start, or from behind `since`.
+    """
+
+    def __init__(self, folder: RunFolder, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self._iteration: Events | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._iteration is None:
+            self._iteration = Events(self._own_follower)
+        return await anext(self._iteration)
+
+    def events(self, since: int | None = None) -> Events:
+        """The events once more, for somebody else: from the start, or from behind an event's `seq`."""
+        return Events(Follower(self._folder, self._adapter, since=since))
+
+    async def wait(self) -> None:
+        """Wait for the end of the run. What came of it, `result` tells."""
+        while not self._guardian.is_over():  # noqa: ASYNC110 - it is another process that ends
+            await anyio.sleep(POLL)
+
+    async def stop(self, grace: float = GRACE, by: str | None = None) -> StopReport:
+        """End the run's whole process tree: politely, after `grace` seconds by force. Returns when that is done and
+        recorded, even if cancelled meanwhile. `by` is what `Stopped` will say. Harmless if the run has ended.
+        """
+        return await _to_the_end(lambda: stop_run(self._folder, grace, by))
+
+
+class Launching:
+    """The context manager that `launch` gives."""
+
+    def __init__(self, begins: Callable[[], Path], detach: bool, registry: Registry | None) -> None:
+        self._begins = begins
+        self._detach = detach
+        self._registry = registry
+        self._run: Run | None = None
+
+    async def __aenter__(self) -> Run:
+        try:
+            await _to_the_end(self._begin)
+        except BaseException:
+            await self._stop()  # cancelled while the trainer was being started
+            raise
+        assert self._run is not None  # noqa: S101 - _begin raises or sets it
+        return self._run
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._detach:
+            return
+        if error is not None:
+            await self._stop()
+            return
+        assert self._run is not None  # noqa: S101
+        try:
+            await self._run.wait()
+        except BaseException:
+            await self._stop()
+            raise
+
+    def _begin(self) -> None:
+        self._run = Run(RunFolder(self._begins()), registry=self._registry, live=True)
+
+    async def _stop(self) -> None:
+        if self._run is not None:
+            await self._run.stop()
+
+
+async def _to_the_end(work: Callable[[], T]) -> T:
+    """Do blocking work in a thread and see it through, whatever is cancelled meanwhile; the cancellation comes after.
+
+    A shield alone does not do it: asyncio's own `task.cancel()` and `asyncio.timeout()` go through anyio's.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # handed over to who waits
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="cinderlora")
+    thread.start()
+    cancelled: BaseException | None = None
+    with anyio.CancelScope(shield=True):
+        while thread.is_alive():
+            try:
+                await anyio.to_thread.run_sync(thread.join)
+            except anyio.get_cancelled_exc_class() as error:
+                cancelled = error
+    if failure:
+        raise failure[0]
+    if cancelled is not None:
+        raise cancelled
+    return outcome[0]
+
+
+def launch(
+    plan: Plan,
+    *,
+    runs: Path | str | None = None,
+    detach: bool = False,
+    configs: Path | str | None = None,
+    registry: Registry | None = None,
+) -> Launching:
+    """Start a plan: `async with launch(plan) as run`. Raises `LaunchFailed`, with nothing left behind.
+
+    Makes a run folder in `runs` (by default in the user's data folder) and copies the configuration files to
+    `configs`, where given. The training does not depend on this program: it goes on if this one is killed. But the
+    block looks after it: left normally, it waits for the end; left by an exception or cancellation, it stops the run.
+    With `detach` it does neither. `registry` is for programs that registered plugins in code.
+    """
+    where, kept = Path(runs) if runs else None, Path(configs) if configs else None
+    return Launching(lambda: begin(plan, where, kept), detach, registry)
+
+
+def attach(folder: Path | str, *, since: int | None = None, registry: Registry | None = None) -> Run:
+    """The run in a run folder, going on or ended; iterating gives its events from the start, or from behind `since`.
+
+    Raises `RunNotFound`.
+    """
+    return Run.at(folder, since=since, registry=registry)
+
+
+def runs(folder: Path | str | None = None, *, registry: Registry | None = None) -> list[Run]:
+    """The runs in a folder of runs, newest first; by default those in the user's data folder. Reads no logs."""
+    return Run.all_in(folder, registry=registry)
+
+
+def status(folder: Path | str, *, registry: Registry | None = None) -> Status:
+    """How the run in a run folder stands; raises `RunNotFound`. Who asks often keeps a `Run` and asks its `status`."""
+    return Run.at(folder, registry=registry).status

@@ -1,0 +1,669 @@
+"""Starts a run's trainer, waits for it, and records how it ended. It outlives whoever asked for the run.
+
+    python -I -S -X utf8 supervisor.py RUN [--adopt]
+
+This file is started by its path, with the trainer's own Python: nothing but the standard library, Python 3.8 and
+newer. It reads `launch.json` in the run folder, and it alone writes `state.json`. On its standard output it says
+"started" once the trainer's pid is recorded, or else why not, and lets go of that output: whoever started it reads to
+the end and knows. Then it is on its own: in a session of its own, deaf to hang-ups and polite signals, holding the
+lock file. `--adopt` takes over from a supervisor that was killed: it waits for the trainer that is already there.
+
+What is recorded, in this order, is what lets every follower see the same events: the facts about the files, then that
+the run is ending, then (no follower reads on from here) the length of the log with everything else.
+
+The Windows parts are written by its documentation; nobody has run them yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` would take a megabyte for as long as the run lasts
+    from collections.abc import Iterable
+    from typing import Any, BinaryIO
+
+POSIX = os.name == "posix"
+LAUNCH, STATE, STOP, LOG, LOCK = "launch.json", "state.json", "stop.json", "output.log", "supervisor.lock"
+
+RUN_ID = "CINDERLORA_RUN_ID"
+"""The environment variable by which every process of a run is known, even one that left its session and its parent."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+LOOK_EVERY = 0.5  # seconds between two looks for new files
+GROUP_GRACE = 5.0  # seconds that what is left of the trainer's group has to end
+CLOCK_SLACK = 2.0  # seconds: file systems round times, FAT to two seconds
+
+
+class NotStarted(Exception):
+    """The trainer could not be started."""
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+def start_of(pid: int) -> str | None:
+    """When a process started: a text that, with the pid, names this process and no later one. None: it is gone.
+
+    A zombie counts as gone: in a container, one whose parent died may stay for ever.
+    """
+    if sys.platform.startswith("linux"):
+        try:
+            with open("/proc/%d/stat" % pid, "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+                boot = file.read().strip()
+        except OSError:
+            return None
+        return None if fields[0] in (b"Z", b"X") else (boot[:8] + b"-" + fields[19]).decode()
+    if POSIX:
+        import subprocess
+
+        asked = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
+            stdout=subprocess.PIPE,
+            env=dict(os.environ, LC_ALL="C"),
+            check=False,
+        )
+        status, _, started = asked.stdout.decode("ascii", "replace").strip().partition(" ")
+        return None if not started or status.startswith("Z") else started.strip()
+    return _start_on_windows(pid)
+
+
+def _start_on_windows(pid: int) -> str | None:
+    import ctypes
+
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined, unused-ignore]
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(kernel.OpenProcess(0x1000, False, pid))  # PROCESS_QUERY_LIMITED_INFORMATION
+    if not handle:
+        return None
+    try:
+        times = [ctypes.c_uint64() for _ in range(4)]
+        code = ctypes.c_uint32()
+        known = kernel.GetProcessTimes(handle, *[ctypes.byref(t) for t in times])
+        known = known and kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+        return str(times[0].value) if known and code.value == 259 else None  # STILL_ACTIVE
+    finally:
+        kernel.CloseHandle(handle)
+
+
+def is_running(process: dict[str, Any]) -> bool:
+    """Whether a recorded process (`pid`, `start`) is still there, and is the same one."""
+    pid, start = process["pid"], process["start"]
+    return isinstance(pid, int) and isinstance(start, str) and start_of(pid) == start
+
+
+def group_members(group: int, run_id: str | None = None) -> list[int]:
+    """The pids of a process group but for its leader, from Linux' /proc; with `run_id`, of that run's only."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == group:
+            continue
+        try:
+            with open("/proc/%s/stat" % name, "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            if fields[0] in (b"Z", b"X") or int(fields[2]) != group:
+                continue
+            if run_id is not None:
+                with open("/proc/%s/environ" % name, "rb") as file:
+                    if ("%s=%s" % (RUN_ID, run_id)).encode() not in file.read().split(b"\0"):
+                        continue
+        except OSError:
+            continue
+        found.append(int(name))
+    return found
+
+
+def end_group(group: int, grace: float, run_id: str | None = None) -> None:
+    """End what is left of a trainer's process group: politely, after `grace` seconds by force.
+
+    The group's number is safe to use while its leader has not been reaped, or where the members prove to be the run's.
+    """
+
+    def left() -> bool:
+        if sys.platform.startswith("linux"):
+            return bool(group_members(group, run_id))
+        try:
+            os.killpg(group, 0)
+        except OSError:
+            return False
+        return True
+
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+        if not left():
+            return
+        try:
+            os.killpg(group, number)
+        except OSError:
+            return
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and left():
+            time.sleep(0.02)
+
+
+# ---- the lock --------------------------------------------------------------------------------------------------------
+
+
+def take_lock(folder: str, wait: float = 0.2) -> int | None:
+    """The lock that a supervisor holds while it lives, as a file descriptor; None where another has it."""
+    fd = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+    until = time.monotonic() + wait  # somebody may be asking, which takes the lock for a moment
+    while True:
+        try:
+            if POSIX:
+                import fcntl
+
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                import msvcrt
+
+                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            return fd
+        except OSError:
+            if time.monotonic() >= until:
+                os.close(fd)
+                return None
+            time.sleep(0.02)
+
+
+def is_supervised(folder: str) -> bool:
+    """Whether a supervisor lives for a run folder."""
+    try:
+        fd = os.open(os.path.join(folder, LOCK), os.O_RDONLY if POSIX else os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        if POSIX:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+# ---- what is on disk -------------------------------------------------------------------------------------------------
+
+
+def signature(path: str) -> list[int] | None:
+    """What tells a file from the one that was there before, without trusting two machines' clocks."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return None
+    return [there.st_mtime_ns, there.st_size, there.st_ino]
+
+
+class Files:
+    """The checkpoints and sample pictures that came up during a run, by their names relative to the output folder.
+
+    They are noted as they appear, so that what a person moves away later is still known.
+    """
+
+    def __init__(self, output: str, lora: str, started: float, names: Iterable[str] = ()) -> None:
+        stem = os.path.splitext(lora)[0]
+        self.names = set(names)
+        self._since = started - CLOCK_SLACK
+        self._lora = lora
+        self._places = (
+            (output, "", stem + "-", (".safetensors",)),
+            (os.path.join(output, "sample"), "sample/", stem + "_", PICTURES),
+        )
+        self._seen: dict[str, int] = {}
+
+    def look(self, thoroughly: bool = False) -> bool:
+        """Note what is new; says whether there was something. A folder that did not change is not read again."""
+        before = len(self.names)
+        for folder, prefix, begins, endings in self._places:
+            try:
+                changed = os.stat(folder).st_mtime_ns
+                # One that changed just now may change again within the same tick of the file system's clock.
+                settled = time.time() - changed / 1e9 > CLOCK_SLACK
+                if not thoroughly and settled and self._seen.get(folder) == changed:
+                    continue
+                self._seen[folder] = changed
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        wanted = entry.name.startswith(begins) and entry.name.lower().endswith(endings)
+                        if (wanted or (not prefix and entry.name == self._lora)) and self._is_new(entry):
+                            self.names.add(prefix + entry.name)
+            except OSError:
+                continue  # not there yet
+        return len(self.names) != before
+
+    def _is_new(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.stat().st_mtime >= self._since
+        except OSError:
+            return False
+
+
+# Bytes of one element, and, for floating point, which bytes show that one is NaN or infinite (little-endian).
+_SIZES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+_CHUNK = 1 << 17  # bytes; a multiple of every element's size
+_HEADER_LIMIT = 100 * 1000 * 1000  # bytes, safetensors' own
+
+
+def _all_ones(bits: int) -> bytes:
+    """A table for `bytes.translate`: 1 for each byte in which these bits are all set."""
+    return bytes(1 if byte & bits == bits else 0 for byte in range(256))
+
+
+_EXPONENT_IN_ONE_BYTE = {"F16": (2, _all_ones(0x7C)), "F8_E5M2": (1, _all_ones(0x7C)), "F8_E4M3": (1, _all_ones(0x7F))}
+_EXPONENT_IN_TWO_BYTES = {"BF16": (2, 0x80), "F32": (4, 0x80), "F64": (8, 0xF0)}
+
+
+def has_non_finite(data: bytes, dtype: str) -> bool:
+    """Whether little-endian numbers have NaN or infinity among them: an exponent of ones. Slices and searches only,
+    which run at memory speed in plain Python."""
+    if dtype in _EXPONENT_IN_ONE_BYTE:
+        size, table = _EXPONENT_IN_ONE_BYTE[dtype]
+        return 1 in data[size - 1 :: size].translate(table)
+    if dtype not in _EXPONENT_IN_TWO_BYTES:
+        return False
+    size, rest = _EXPONENT_IN_TWO_BYTES[dtype]
+    high = data[size - 1 :: size]
+    for sign in (0x7F, 0xFF):
+        at = high.find(sign)
+        while at >= 0:  # rare: such a number is above 10^38, if it is one
+            if data[at * size + size - 2] & rest == rest:
+                return True
+            at = high.find(sign, at + 1)
+    return False
+
+
+def lora_facts(path: str, before: list[int] | None, zero_at_start: list[str]) -> dict[str, Any]:
+    """What a LoRA file is like, as in `cinderlora.types.LoraFacts`, read once in small pieces."""
+    now = signature(path)
+    facts: dict[str, Any] = {
+        "exists": now is not None, "fresh": now is not None and now != before, "complete": False, "finite": False,
+        "trained": None, "size": now[1] if now else 0, "problem": "",
+    }  # fmt: skip
+    if now is None:
+        return facts
+    try:
+        with open(path, "rb") as file:
+            tensors = _tensors(file, now[1])
+            facts["complete"] = True
+            facts["finite"], facts["trained"] = _look_through(file, tensors, zero_at_start)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        facts["problem"] = "%s: %s" % (type(error).__name__, error)
+    return facts
+
+
+def _tensors(file: BinaryIO, length: int) -> list[tuple[str, str, int]]:
+    """Name, dtype and bytes of the tensors in a safetensors file, in the file's order; ValueError where it is not
+    complete."""
+    size = int.from_bytes(file.read(8), "little")
+    if not 2 <= size <= min(length - 8, _HEADER_LIMIT):
+        raise ValueError("the header is missing or cut off")
+    header = json.loads(file.read(size).decode("utf-8"))
+    header.pop("__metadata__", None)
+    tensors = []
+    at = 0
+    for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, end = tensor["data_offsets"]
+        count = 1
+        for side in tensor["shape"]:
+            count *= side
+        if begin != at or end < begin or count * _SIZES.get(tensor["dtype"], 0) not in (0, end - begin):
+            raise ValueError("the header does not fit the tensor %s" % name)
+        tensors.append((name, tensor["dtype"], end - begin))
+        at = end
+    if 8 + size + at != length:
+        raise ValueError("%d bytes, where the header says %d" % (length, 8 + size + at))
+    return tensors
+
+
+def _look_through(
+    file: BinaryIO, tensors: list[tuple[str, str, int]], zero_at_start: list[str]
+) -> tuple[bool, bool | None]:
+    """Whether all numbers are finite, and whether one of the tensors that start at zero no longer is."""
+    finite = True
+    trained: bool | None = None if tensors else False
+    for name, dtype, size in tensors:
+        starts_at_zero = any(part in name for part in zero_at_start)
+        if starts_at_zero and trained is None:
+            trained = False
+        left = size
+        while left:
+            data = file.read(min(left, _CHUNK))
+            if not data:
+                raise ValueError("the file is shorter than it was")
+            left -= len(data)
+            if finite and has_non_finite(data, dtype):
+                finite = False
+            if starts_at_zero and not trained:
+                trained = bool(data.strip(b"\0\x80"))  # minus zero is zero
+    return finite, trained
+
+
+# ---- the record ------------------------------------------------------------------------------------------------------
+
+
+def write_whole(folder: str, name: str, record: dict[str, Any], durable: bool = False) -> None:
+    """Replace a JSON file of a run folder at once: readers see the old one or the new one."""
+    path = os.path.join(folder, name)
+    part = "%s.%d" % (path, os.getpid())
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def read_record(folder: str, name: str) -> dict[str, Any] | None:
+    """A JSON file of a run folder; None where it is not there or not whole."""
+    try:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+class Supervisor:
+    """One run, from the start of its trainer to the record of its end."""
+
+    def __init__(self, folder: str, launch: dict[str, Any]) -> None:
+        self.folder = folder
+        self.launch = launch
+        self.output = str(launch["output"])
+        self.lora = os.path.join(self.output, str(launch["lora"]))
+        self.me = {"pid": os.getpid(), "start": start_of(os.getpid())}
+        self.state: dict[str, Any] = {}
+        self.files = Files("", "", 0.0)
+        self._trainer: Any = None
+
+    # -- starting
+
+    def start(self) -> None:
+        """Start the first stage and record its pid; NotStarted where either cannot be done."""
+        started = time.time()
+        self.files = Files(self.output, str(self.launch["lora"]), started)
+        before = signature(self.lora)
+        self.state = {"state": "running", "supervisor": self.me, "started": started, "before": before, "files": []}
+        self._start_stage(0)
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        """Take over from a supervisor that was killed."""
+        self.state = dict(state, state="running", supervisor=self.me)
+        self.files = Files(self.output, str(self.launch["lora"]), state["started"], state["files"])
+        self._record()
+
+    def _start_stage(self, index: int) -> None:
+        stage = self.launch["stages"][index]
+        env = dict(os.environ)
+        env.update(stage["env"])
+        env[RUN_ID] = str(self.launch["id"])
+        log = os.open(os.path.join(self.folder, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            cwd = os.path.join(self.folder, stage["cwd"])
+            pid = (self._fork if POSIX else self._create)(stage["argv"], env, cwd, log)
+        finally:
+            os.close(log)
+        self.state["trainer"] = {"pid": pid, "start": start_of(pid)}
+        self.state["stage"] = index
+        try:
+            self._record()
+        except OSError as error:
+            if index > 0:
+                return  # the run goes on; the end will be written when there is room
+            if POSIX:
+                os.killpg(pid, signal.SIGKILL)
+            raise NotStarted("record\n%s" % error) from error
+
+    def _fork(self, argv: list[str], env: dict[str, str], cwd: str, log: int) -> int:
+        """Start a process in a session of its own, with every signal as a fresh login has it.
+
+        By hand: `subprocess` takes two megabytes for as long as the run lasts, and cannot reset all signals.
+        """
+        readable, writable = os.pipe()  # closed by exec, or tells why there was none
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                for number in range(1, signal.NSIG):
+                    try:
+                        signal.signal(number, signal.SIG_DFL)
+                    except (OSError, ValueError):
+                        continue  # KILL, STOP, and those that the C library keeps
+                signal.pthread_sigmask(signal.SIG_SETMASK, [])
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                os.chdir(cwd)
+                os.execvpe(argv[0], argv, env)  # noqa: S606 - never through a shell
+            except BaseException as error:
+                os.write(writable, ("%s: %s" % (argv[0], error)).encode("utf-8", "replace"))
+            finally:
+                os._exit(127)
+        os.close(writable)
+        why = b""
+        while True:
+            part = os.read(readable, 4096)
+            if not part:
+                break
+            why += part
+        os.close(readable)
+        if why:
+            os.waitpid(pid, 0)
+            raise NotStarted("trainer\n" + why.decode("utf-8", "replace"))
+        return pid
+
+    def _create(self, argv: list[str], env: dict[str, str], cwd: str, log: int) -> int:
+        import subprocess
+
+        try:
+            process = subprocess.Popen(
+                argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                creationflags=0x00000200 | 0x08000000,  # CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW
+            )  # fmt: skip
+        except OSError as error:
+            raise NotStarted("trainer\n%s: %s" % (argv[0], error)) from error
+        self._trainer = process
+        return process.pid
+
+    # -- waiting
+
+    def wait(self) -> None:
+        """Wait for all stages to end, one after the other, and record the end."""
+        while True:
+            code, stopped_by = self._wait_for_trainer()
+            stage = self.state["stage"] + 1
+            if code != 0 or stopped_by is not None or stage >= len(self.launch["stages"]):
+                break
+            try:
+                self._start_stage(stage)
+            except NotStarted as error:
+                self._say(str(error))
+                code = 127  # as a shell has it
+                break
+        self._record_end(code, stopped_by)
+
+    def _say(self, text: str) -> None:
+        """Leave a word in the log, where followers find it."""
+        with open(os.path.join(self.folder, LOG), "a", encoding="utf-8") as log:
+            log.write("\ncinderlora: %s\n" % text.replace("\n", ": "))
+
+    def _wait_for_trainer(self) -> tuple[int | None, str | None]:
+        """The exit code, and who had asked for the stop by then: a stop that comes later did not end it."""
+        pid = self.state["trainer"]["pid"]
+        if not POSIX:
+            while self._trainer.poll() is None:
+                time.sleep(0.1)
+                self._look()
+            return self._trainer.returncode, self._stop_request()[0]
+
+        import select
+
+        readable, writable = os.pipe()
+        os.set_blocking(writable, False)
+        os.set_blocking(readable, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+        status = None
+        while status is None and not self._has_ended(pid):
+            if not hasattr(os, "waitid"):
+                found, code = os.waitpid(pid, os.WNOHANG)
+                status = code if found else None
+            if status is None and select.select([readable], [], [], LOOK_EVERY)[0]:
+                os.read(readable, 4096)
+            self._look()
+        signal.set_wakeup_fd(-1)
+        os.close(readable)
+        os.close(writable)
+        stopped_by, grace = self._stop_request()
+        end_group(pid, grace)  # while the leader is not reaped, its number is nobody else's
+        if status is None:
+            status = os.waitpid(pid, 0)[1]
+        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), stopped_by
+
+    def _has_ended(self, pid: int) -> bool:
+        if not hasattr(os, "waitid"):
+            return False
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def wait_for_adopted(self) -> None:
+        """Wait for a trainer that is not our child. Nobody will ever know its exit code."""
+        trainer = self.state["trainer"]
+        while is_running(trainer):
+            time.sleep(0.1)
+            self._look()
+        stopped_by, grace = self._stop_request()
+        if sys.platform.startswith("linux"):
+            end_group(trainer["pid"], grace, str(self.launch["id"]))
+        self._record_end(None, stopped_by)
+
+    def _stop_request(self) -> tuple[str | None, float]:
+        """Who asked for the stop, None where nobody did; and how many seconds processes have to end."""
+        if not os.path.exists(os.path.join(self.folder, STOP)):
+            return None, GROUP_GRACE
+        request = read_record(self.folder, STOP) or {}
+        grace = request.get("grace")
+        return str(request.get("by") or ""), float(grace) if isinstance(grace, (int, float)) else GROUP_GRACE
+
+    def _look(self) -> None:
+        if self.files.look():
+            with contextlib.suppress(OSError):  # no room now; the end is written for sure
+                self._record()
+
+    # -- recording
+
+    def _record(self, durable: bool = False) -> None:
+        self.state["files"] = sorted(self.files.names)
+        write_whole(self.folder, STATE, self.state, durable)
+
+    def _record_end(self, code: int | None, stopped_by: str | None) -> None:
+        ended = time.time()
+        if code is None:
+            # It may have ended long ago, with nobody there to see it: the last word is the best guess.
+            with contextlib.suppress(OSError):
+                ended = os.stat(os.path.join(self.folder, LOG)).st_mtime
+        self.files.look(thoroughly=True)
+        facts = lora_facts(self.lora, self.state["before"], self.launch["zero_at_start"])
+        self._insist("ending")
+        try:
+            length = os.stat(os.path.join(self.folder, LOG)).st_size
+        except OSError:
+            length = 0
+        self.state.update(exit_code=code, ended=ended, stopped_by=stopped_by, lora=facts, log_length=length)
+        self._insist("ended")
+
+    def _insist(self, state: str) -> None:
+        """Write the record, however long it takes to find room for it. What it says is known nowhere else."""
+        self.state["state"] = state
+        while os.path.isdir(self.folder):
+            try:
+                self._record(durable=state == "ended")
+                return
+            except OSError as error:
+                if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    return  # nobody will make room
+                time.sleep(1.0)
+
+
+# ---- the process -----------------------------------------------------------------------------------------------------
+
+
+def leave() -> None:
+    """Become a process of our own: no controlling terminal, no parent that waits for us."""
+    if not POSIX:
+        return
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)  # in some containers nobody else would
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGPIPE"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.closerange(3, 1024)  # what somebody forgot to close; we keep the three that we answer on
+
+
+def answer(text: str) -> None:
+    """Say what came of it, and let go of the output: who started us reads to its end."""
+    os.write(1, text.encode("utf-8", "replace"))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    if nothing > 2:
+        os.close(nothing)
+
+
+def main(folder: str, adopts: bool) -> None:
+    """Supervise the run in a folder."""
+    folder = os.path.abspath(folder)
+    leave()
+    launch = read_record(folder, LAUNCH)
+    if launch is None:
+        raise SystemExit("record\n%s cannot be read" % LAUNCH)
+    lock = take_lock(folder)
+    if lock is None:
+        raise SystemExit("locked\nanother supervisor has this run")
+    supervisor = Supervisor(folder, launch)
+    state = read_record(folder, STATE)
+    try:
+        if not adopts:
+            supervisor.start()
+        elif state is None or state["state"] == "ended":
+            raise NotStarted("record\nthere is nothing to adopt")
+        else:
+            supervisor.adopt(state)
+    except (NotStarted, OSError) as error:
+        raise SystemExit(str(error)) from None
+    answer("started\n")
+    if adopts:
+        supervisor.wait_for_adopted()
+    else:
+        supervisor.wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], "--adopt" in sys.argv[2:])

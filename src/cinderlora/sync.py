@@ -1,0 +1,161 @@
+"""The blocking face: launching a plan, attaching to runs, following them, without an event loop.
+
+from cinderlora.sync import launch
+
+with launch(plan) as run:
+    for event in run:
+        ...
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from cinderlora.events import Event
+from cinderlora.running.base import RunBase
+from cinderlora.running.folder import RunFolder
+from cinderlora.running.follow import POLL, Follower
+from cinderlora.running.starting import begin
+from cinderlora.running.stopping import GRACE, StopReport, stop_run
+from cinderlora.types import Plan
+
+if TYPE_CHECKING:
+    from cinderlora.registry import Registry
+
+__all__ = ["Events", "Launching", "Run", "attach", "launch", "runs"]
+
+
+class Events:
+    """The events of a run as they come, until the run has ended. A second loop goes on where the first was left."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._pending: deque[Event] = deque()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._pending:
+            if self._follower.ending is not None:
+                raise StopIteration
+            self._pending.extend(self._follower.poll())
+            if not self._pending and not self._follower.is_behind:
+                time.sleep(POLL)
+        return self._pending.popleft()
+
+
+class Run(RunBase):
+    """`cinderlora.Run` for blocking code. To be used by one thread; `stop` may be called from any."""
+
+    def __init__(self, folder: RunFolder, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self._iteration: Events | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        if self._iteration is None:
+            self._iteration = Events(self._own_follower)
+        return next(self._iteration)
+
+    def events(self, since: int | None = None) -> Events:
+        """The events once more, for somebody else: from the start, or from behind an event's `seq`."""
+        return Events(Follower(self._folder, self._adapter, since=since))
+
+    def wait(self) -> None:
+        """Wait for the end of the run. What came of it, `result` tells."""
+        while not self._guardian.is_over():
+            time.sleep(POLL)
+
+    def stop(self, grace: float = GRACE, by: str | None = None) -> StopReport:
+        """End the run's whole process tree: politely, after `grace` seconds by force. `by` is what `Stopped` will
+        say. Harmless if the run has ended."""
+        return stop_run(self._folder, grace, by)
+
+
+class Launching:
+    """The context manager that `launch` gives. Ctrl-C inside the block stops the run."""
+
+    def __init__(
+        self, plan: Plan, runs: Path | None, configs: Path | None, detach: bool, registry: Registry | None
+    ) -> None:
+        self._plan = plan
+        self._runs = runs
+        self._configs = configs
+        self._detach = detach
+        self._registry = registry
+        self._run: Run | None = None
+
+    def __enter__(self) -> Run:
+        try:
+            with _interrupts_held():
+                folder = begin(self._plan, self._runs, self._configs)
+                self._run = Run(RunFolder(folder), registry=self._registry, live=True)
+        except BaseException:
+            self._stop()
+            raise
+        return self._run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._detach:
+            return
+        if error is not None:
+            self._stop()
+            return
+        assert self._run is not None  # noqa: S101
+        try:
+            self._run.wait()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        if self._run is not None:
+            self._run.stop()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait for a moment: a trainer that is being started must not be forgotten halfway."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def launch(
+    plan: Plan,
+    *,
+    runs: Path | str | None = None,
+    detach: bool = False,
+    configs: Path | str | None = None,
+    registry: Registry | None = None,
+) -> Launching:
+    """Start a plan: `with launch(plan) as run`. As `cinderlora.launch`, blocking."""
+    return Launching(plan, Path(runs) if runs else None, Path(configs) if configs else None, detach, registry)
+
+
+def attach(folder: Path | str, *, since: int | None = None, registry: Registry | None = None) -> Run:
+    """The run in a run folder. As `cinderlora.attach`, blocking."""
+    return Run.at(folder, since=since, registry=registry)
+
+
+def runs(folder: Path | str | None = None, *, registry: Registry | None = None) -> list[Run]:
+    """The runs in a folder of runs, newest first. As `cinderlora.runs`, blocking."""
+    return Run.all_in(folder, registry=registry)

@@ -1,0 +1,340 @@
+"""Stopping: the whole tree, from anywhere, and an honest report of what it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+
+import cinderlora
+from cinderlora import (
+    Failed,
+    Plan,
+    Progress,
+    Registry,
+    RunNotFound,
+    Stage,
+    Stopped,
+    TrainingStopped,
+    attach,
+    launch,
+    runs,
+    sync,
+)
+
+Planner = Callable[..., Plan]
+StillRunning = Callable[[Any], list[psutil.Process]]
+
+ENDLESS = """
+    step = 0
+    while True:
+        step += 1
+        bar(step, 100000)
+        time.sleep(0.01)
+"""
+# A child that cannot be asked: it says that it is ready, then ignores the signal.
+DEAF = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); "
+
+
+async def training(run: cinderlora.Run) -> None:
+    """Wait until the trainer has said that it trains."""
+    async for event in run.events():
+        if isinstance(event, Progress):
+            return
+
+
+@pytest.mark.anyio
+async def test_stop_in_the_middle_of_a_loop(
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+) -> None:
+    reports, events = [], []
+    async with launch(make_plan(ENDLESS), runs=run_folders, registry=registry) as run:
+        async for event in run:
+            events.append(event)
+            if isinstance(event, Progress) and not reports:
+                reports.append(await run.stop(by="Kim"))
+    assert isinstance(events[-1], Stopped)
+    assert events[-1].by == "Kim"
+    assert still_running(run) == []
+    (report,) = reports
+    assert report.state == run.state == "stopped"
+    assert len(report.asked) == 1
+    assert report.forced == report.left == ()
+    assert report.seconds < 5
+    assert json.loads((run.folder / "state.json").read_text())["exit_code"] == -signal.SIGTERM
+    with pytest.raises(TrainingStopped) as caught:
+        _ = run.result
+    assert "Kim" in str(caught.value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "escape",
+    [
+        pytest.param("pass", id="in the group"),
+        pytest.param("os.setpgid(0, 0)", id="in a group of its own"),
+        pytest.param("os.setsid()", id="in a session of its own"),
+        pytest.param("os.setsid(); os.fork() and os._exit(0)", id="with no parent either"),
+    ],
+)
+async def test_no_process_is_left(
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning, escape: str
+) -> None:
+    script = f"""
+        import subprocess
+        child = subprocess.Popen(
+            [sys.executable, "-u", "-c", {DEAF + escape + "; print('away', flush=True); time.sleep(1000)"!r}],
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout.readline() == b"deaf\\n"
+        assert child.stdout.readline() == b"away\\n"
+    """
+    plan = make_plan(textwrap.dedent(script) + textwrap.dedent(ENDLESS))
+    async with launch(plan, runs=run_folders, registry=registry) as run:
+        await training(run)
+        assert len(still_running(run)) == 2
+        report = await run.stop(grace=0.15)
+    assert still_running(run) == []
+    assert run.state == "stopped"
+    assert len(report.asked) == 2
+    assert len(report.forced) == 1
+    assert "python" in report.forced[0].name
+    assert report.seconds >= 0.15
+
+
+@pytest.mark.anyio
+async def test_a_trainer_that_does_not_listen(
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+) -> None:
+    plan = make_plan("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + textwrap.dedent(ENDLESS))
+    async with launch(plan, runs=run_folders, registry=registry) as run:
+        await training(run)
+        report = await run.stop(grace=0.2)
+    assert [ended.pid for ended in report.forced] == [ended.pid for ended in report.asked]
+    assert run.state == "stopped"
+    assert still_running(run) == []
+
+
+@pytest.mark.anyio
+async def test_a_trainer_that_takes_its_leave_is_given_the_time(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    script = """
+        def leave(*_):
+            time.sleep(0.3)
+            say("goodbye")
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, leave)
+    """
+    plan = make_plan(textwrap.dedent(script) + textwrap.dedent(ENDLESS))
+    async with launch(plan, runs=run_folders, registry=registry) as run:
+        await training(run)
+        report = await run.stop()
+    assert report.forced == ()
+    assert run.state == "stopped"
+    assert "goodbye" in run.status.log[-1]
+
+
+@pytest.mark.anyio
+async def test_a_launcher_that_starts_its_trainer_again(
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+) -> None:
+    script = """
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        import subprocess
+        while True:
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+            bar(1, 100)
+            say("")
+            child.wait()
+    """
+    async with launch(make_plan(script), runs=run_folders, registry=registry) as run:
+        await training(run)
+        await run.stop(grace=0.15)
+    assert still_running(run) == []
+    assert run.state == "stopped"
+
+
+@pytest.mark.anyio
+async def test_stopping_what_has_ended_is_harmless(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    async with launch(make_plan(), runs=run_folders, registry=registry) as run:
+        await run.wait()
+        report = await run.stop()
+        assert report.already_ended
+        assert report.state == "finished"
+        assert report.asked == ()
+    assert run.state == "finished"
+    assert not (run.folder / "stop.json").exists()
+
+
+@pytest.mark.anyio
+async def test_several_may_stop_at_once_and_the_first_counts(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    async with launch(make_plan(ENDLESS), runs=run_folders, registry=registry) as run:
+        await training(run)
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(attach(run.folder, registry=registry).stop)
+        assert (await run.stop()).already_ended
+    assert run.state == "stopped"
+
+
+@pytest.mark.anyio
+async def test_a_stop_does_not_change_how_a_run_had_ended(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    """The trainer fails first, and what is left of its group takes a while: the stop comes too late to be the cause."""
+    script = f"""
+        import subprocess
+        child = subprocess.Popen([sys.executable, "-u", "-c", {DEAF + "time.sleep(1000)"!r}], stdout=subprocess.PIPE)
+        assert child.stdout.readline() == b"deaf\\n"
+        sys.exit(3)
+    """
+    async with launch(make_plan(script), runs=run_folders, registry=registry) as run:
+        trainer = json.loads((run.folder / "state.json").read_text())["trainer"]["pid"]
+        while psutil.pid_exists(trainer) and psutil.Process(trainer).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        await anyio.sleep(0.1)  # the supervisor is told by the system, at once; it says so nowhere yet
+        report = await run.stop(grace=0.1)
+    assert report.state == run.state == "failed"
+
+
+@pytest.mark.anyio
+async def test_no_later_stage_is_started(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    polite = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('ready', flush=True); "
+    stages = [Stage(name="cache", argv=[sys.executable, "-c", polite + "time.sleep(99)"]), *make_plan().stages]
+    async with launch(make_plan(stages=stages), runs=run_folders, registry=registry) as run:
+        async for event in run:
+            if getattr(event, "text", "") == "ready":
+                await run.stop()
+    assert run.state == "stopped"
+    assert (run.folder / "output.log").read_text() == "ready\n"
+
+
+@pytest.mark.parametrize("mark", [None, "", 0, [], {}])
+def test_a_record_without_a_mark_is_no_run(tmp_path: Path, mark: Any) -> None:
+    """It would be the mark of all processes that have none."""
+    record = {"id": mark, "name": "e", "model_type": "toy", "lora": "e", "output": "/", "created": 0, "stages": []}
+    (tmp_path / "launch.json").write_text(json.dumps(record))
+    with pytest.raises(RunNotFound):
+        attach(tmp_path)
+
+
+def test_looking_at_a_run_runs_no_program_that_it_names(tmp_path: Path, registry: Registry) -> None:
+    """A run folder may come from anybody."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntouch '{tmp_path}/was-here'\n")
+    program.chmod(0o755)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    stage = {"name": "train", "argv": [str(program)], "env": {}, "cwd": "."}
+    record = {"id": "0123456789abcdef", "name": "e", "model_type": "toy", "lora": "e.safetensors", "stages": [stage]}
+    (folder / "launch.json").write_text(
+        json.dumps({**record, "output": str(tmp_path), "created": 0, "zero_at_start": []})
+    )
+    nobody = {"pid": 1, "start": "long ago"}
+    state = {"state": "running", "supervisor": nobody, "trainer": nobody, "started": 0, "stage": 0, "files": []}
+    (folder / "state.json").write_text(json.dumps({**state, "before": None}))
+    run = sync.attach(folder, registry=registry)
+    assert isinstance(list(run)[-1], Failed)
+    assert run.state == "lost"
+    assert not (tmp_path / "was-here").exists()
+
+
+# ---- front ends come and go ------------------------------------------------------------------------------------------
+
+FRONT_END = """
+import sys
+sys.path[:0] = {path!r}
+import anyio
+import cinderlora
+from cinderlora import Plan, Registry, Stage
+
+async def main():
+    registry = Registry()
+    plan = Plan(
+        name="elena", model_type="toy", output={output!r}, lora="cg_elena.safetensors",
+        stages=[Stage(name="train", argv=[sys.executable, "-I", "-S", "-u", "trainer.py"])],
+    files={{"trainer.py": {script!r}}},
+    )
+    async with cinderlora.launch(plan, runs={runs!r}, detach={detach}, registry=registry) as run:
+        print(run.folder, flush=True)
+        async for event in run:
+            pass
+
+anyio.run(main)
+"""
+
+
+def front_end(plan: Plan, runs_folder: Path, *, detach: bool) -> tuple[subprocess.Popen[str], Path]:
+    """Another program that launches a plan, with a process group of its own like a terminal's job."""
+    source = FRONT_END.format(
+        path=sys.path, output=str(plan.output), script=plan.files["trainer.py"], runs=str(runs_folder), detach=detach
+    ).replace(f"output={str(plan.output)!r}", f"output=__import__('pathlib').Path({str(plan.output)!r})")
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("number", "detach"), [(signal.SIGHUP, True), (signal.SIGHUP, False), (signal.SIGKILL, False)], ids=str
+)
+async def test_a_run_outlives_its_front_end(
+    make_plan: Planner, registry: Registry, run_folders: Path, number: int, detach: bool
+) -> None:
+    plan = make_plan("bar(1, 4)\nwhile not os.path.exists('go'): time.sleep(0.01)\ntrain()")
+    process, folder = front_end(plan, run_folders, detach=detach)
+    os.killpg(process.pid, number)
+    assert process.wait() == -number
+    process.communicate()
+    run = attach(folder, registry=registry)
+    assert run.state == "running"
+    (folder / "go").touch()
+    async for _ in run:
+        pass
+    assert run.state == "finished"
+    assert [other.folder for other in runs(run_folders, registry=registry)] == [folder]
+
+
+@pytest.mark.anyio
+async def test_a_front_end_that_stands_still_holds_nothing_up(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    """There is no pipe that could run full."""
+    process, folder = front_end(make_plan("say('x' * 1000000)\ntrain()"), run_folders, detach=True)
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        run = attach(folder, registry=registry)
+        await run.wait()
+        assert run.state == "finished"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_interrupting_a_front_end_stops_the_run(
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+) -> None:
+    process, folder = front_end(make_plan(ENDLESS), run_folders, detach=False)
+    while not (folder / "output.log").stat().st_size:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    run = attach(folder, registry=registry)
+    assert run.state == "stopped"
+    assert still_running(run) == []

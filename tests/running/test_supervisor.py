@@ -1,0 +1,390 @@
+"""The supervisor: what it records, what it survives, what it finds in a LoRA file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psutil
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cinderlora import Failed, Plan, Registry, Stage, Stopped, attach, launch, sync
+from cinderlora.running import supervisor
+
+Planner = Callable[..., Plan]
+
+
+def state_of(run: Any) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((run.folder / "state.json").read_text())
+    return state
+
+
+def ran(plan: Plan, folder: Path, registry: Registry) -> sync.Run:
+    """A run of a plan, when it has ended."""
+    with sync.launch(plan, runs=folder, registry=registry) as run:
+        pass
+    return run
+
+
+# ---- starting and recording ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_it_runs_on_the_trainers_own_python(
+    make_plan: Planner, registry: Registry, run_folders: Path, version: str
+) -> None:
+    python = shutil.which(f"python{version}")
+    if python is None or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"there is no working python{version} on the path")
+    script = """
+        if sys.platform == "linux":
+            say(str(os.path.samefile("/proc/%d/exe" % state()["supervisor"]["pid"], sys.executable)))
+        train()
+    """
+    run = ran(make_plan(script, python=python), run_folders, registry)
+    assert run.state == "finished"
+    if sys.platform == "linux":
+        assert (run.folder / "output.log").read_text(encoding="utf-8").startswith("True\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("train()", 0),
+        ("sys.exit(3)", 3),
+        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("1 / 0", 1),
+    ],
+)
+def test_it_records_how_the_trainer_ended(
+    make_plan: Planner, registry: Registry, run_folders: Path, script: str, code: int
+) -> None:
+    state = state_of(run := ran(make_plan(script), run_folders, registry))
+    assert state["exit_code"] == code
+    assert state["log_length"] == (run.folder / "output.log").stat().st_size
+    assert state["stopped_by"] is None
+    assert state["started"] <= state["ended"]
+    while supervisor.is_running(state["supervisor"]):
+        time.sleep(0.01)  # it goes as soon as it has written this
+
+
+def test_what_the_trainer_finds(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    """A session of its own, nothing open but its log, no signal ignored, even where we ignore some."""
+    script = """
+        print(json.dumps({
+            "session": os.getsid(0) == os.getpid(),
+            "fds": sorted(int(n) for n in os.listdir("/dev/fd") if os.path.exists("/dev/fd/" + n)),
+            "ignored": [n for n in (1, 2, 3, 15) if signal.getsignal(n) is signal.SIG_IGN],
+            "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+            "input": sys.stdin.read(),
+            "here": os.getcwd(),
+            "added": os.environ["ADDED"],
+        }))
+    """
+    stage = Stage(name="train", argv=[sys.executable, "trainer.py"], env={"ADDED": "ü=1"})
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = ran(make_plan(script, stages=[stage]), run_folders, registry)
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    found = json.loads((run.folder / "output.log").read_text())
+    assert found == {
+        "session": True,
+        "fds": [0, 1, 2],
+        "ignored": [],
+        "blocked": 0,
+        "input": "",
+        "here": str(run.folder),
+        "added": "ü=1",
+    }
+
+
+def test_stages_run_one_after_the_other(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    def stage(name: str, code: str) -> Stage:
+        return Stage(name=name, argv=[sys.executable, "-c", code])
+
+    train = make_plan().stages[0]
+    run = ran(make_plan(stages=[stage("cache", "print('cached')"), train]), run_folders, registry)
+    assert run.state == "finished"
+    assert (run.folder / "output.log").read_text(encoding="utf-8").startswith("cached\nrunning training")
+    run = ran(make_plan(stages=[stage("cache", "raise SystemExit(7)"), train]), run_folders, registry)
+    assert state_of(run)["exit_code"] == 7
+    assert (run.folder / "output.log").read_text() == ""
+
+
+def test_a_later_stage_that_cannot_be_started(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    vanishing = run_folders.parent / "trainer"
+    vanishing.write_text("#!/bin/sh\n")
+    vanishing.chmod(0o755)
+    stages = [
+        Stage(name="cache", argv=[sys.executable, "-c", f"import os; os.unlink({str(vanishing)!r})"]),
+        Stage(name="train", argv=[str(vanishing)]),
+    ]
+    run = ran(make_plan(stages=stages), run_folders, registry)
+    assert state_of(run)["exit_code"] == 127
+    assert "No such file" in (run.folder / "output.log").read_text()
+
+
+def test_it_ends_what_is_left_of_the_trainers_group(
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: Callable[[Any], list[psutil.Process]]
+) -> None:
+    script = """
+        import subprocess
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+        train()
+    """
+    run = ran(make_plan(script), run_folders, registry)
+    assert run.state == "finished"
+    assert still_running(run) == []
+
+
+def test_files_that_were_moved_away_are_on_record(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    script = """
+        for step in range(2):
+            save("cg_elena-step%08d.safetensors" % step)
+            sample(step)
+            while not any(("step%08d" % step) in name for name in state()["files"]):
+                time.sleep(0.02)
+            os.unlink(out + "/cg_elena-step%08d.safetensors" % step)
+        lora()
+        lora("cg_elena2-step00000001.safetensors")
+    """
+    run = ran(make_plan(script), run_folders, registry)
+    files = state_of(run)["files"]
+    assert [name for name in files if not name.startswith("sample/")] == [
+        "cg_elena-step00000000.safetensors",
+        "cg_elena-step00000001.safetensors",
+        "cg_elena.safetensors",
+    ]
+    assert len([name for name in files if name.startswith("sample/")]) == 2
+
+
+# ---- surviving -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_it_is_deaf_to_polite_signals(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    script = """
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            os.kill(state()["supervisor"]["pid"], number)
+        train()
+    """
+    async with launch(make_plan(script), runs=run_folders, registry=registry) as run:
+        pass
+    assert run.state == "finished"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_supervisor_that_was_killed_is_replaced(
+    make_plan: Planner, registry: Registry, run_folders: Path, untimed: Callable[..., Any], stopped: bool
+) -> None:
+    plan = make_plan("bar(1, 4)\nsay('')\nwhile not os.path.exists('go'): time.sleep(0.02)\ntrain()")
+    async with launch(plan, runs=run_folders, registry=registry, detach=True) as run:
+        pass
+    await _killed(state_of(run)["supervisor"]["pid"])
+    assert run.state == "running", "the trainer goes on"
+    again = attach(run.folder, registry=registry)
+    assert state_of(run)["supervisor"]["pid"] != state_of(run)["trainer"]["pid"]
+    if stopped:
+        assert (await again.stop(by="Kim")).state == "stopped"
+    (run.folder / "go").touch()
+    events = [event async for event in again]
+    state = state_of(run)
+    assert state["exit_code"] is None
+    if stopped:
+        assert isinstance(events[-1], Stopped)
+    else:
+        assert isinstance(events[-1], Failed)
+        assert events[-1].diagnosis.code == "run_lost"
+        assert str(plan.output / plan.lora) in events[-1].diagnosis.fix, "it looks complete"
+        assert state["lora"]["trained"]
+        assert run.state == run.status.state == "lost"
+    assert untimed(events) == untimed([event async for event in attach(run.folder, registry=registry)])
+
+
+@pytest.mark.anyio
+async def test_when_the_machine_went_down(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    """Supervisor and trainer are gone, nothing is on record; the folder may be for reading only."""
+    plan = make_plan("bar(1, 4)\nsay('')\ntime.sleep(100)")
+    async with launch(plan, runs=run_folders, registry=registry, detach=True) as run:
+        async for _ in run.events():
+            if run.status.step == 1:
+                break
+    state = state_of(run)
+    await _killed(state["supervisor"]["pid"])
+    await _killed(state["trainer"]["pid"])
+    assert run.state == "lost"
+    events = [event async for event in attach(run.folder, registry=registry)]
+    assert isinstance(events[-1], Failed)
+    assert state_of(run)["state"] == "ended", "put on record by who came by"
+
+
+async def _killed(pid: int) -> None:
+    process = psutil.Process(pid)
+    process.kill()
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        import anyio
+
+        await anyio.sleep(0.01)
+
+
+def test_a_pid_alone_is_not_trusted() -> None:
+    me = {"pid": os.getpid(), "start": supervisor.start_of(os.getpid())}
+    assert supervisor.is_running(me)
+    assert not supervisor.is_running({**me, "start": "another life"})
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    record = {"pid": child.pid, "start": supervisor.start_of(child.pid)}
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not supervisor.is_running(record), "a zombie"
+    child.wait()
+    assert not supervisor.is_running(record)
+
+
+def test_one_run_has_one_supervisor(tmp_path: Path) -> None:
+    assert not supervisor.is_supervised(str(tmp_path))
+    lock = supervisor.take_lock(str(tmp_path))
+    assert lock is not None
+    assert supervisor.is_supervised(str(tmp_path))
+    assert supervisor.take_lock(str(tmp_path), wait=0.05) is None
+    os.close(lock)
+    assert not supervisor.is_supervised(str(tmp_path))
+
+
+# ---- what it finds in a LoRA -----------------------------------------------------------------------------------------
+
+DOWN, UP = "lora_unet_a.lora_down.weight", "lora_unet_a.lora_up.weight"
+
+
+def safetensors(tensors: dict[str, tuple[str, list[int], bytes]], metadata: dict[str, str] | None = None) -> bytes:
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    data = b""
+    for name, (dtype, shape, part) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
+        data += part
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def facts(tmp_path: Path, content: bytes, zero_at_start: tuple[str, ...] = ("lora_up",)) -> dict[str, Any]:
+    path = tmp_path / "cg_elena.safetensors"
+    path.write_bytes(content)
+    found: dict[str, Any] = supervisor.lora_facts(str(path), None, list(zero_at_start))
+    return found
+
+
+def f32(*values: float) -> tuple[str, list[int], bytes]:
+    return "F32", [len(values)], struct.pack(f"<{len(values)}f", *values)
+
+
+def test_a_good_lora(tmp_path: Path) -> None:
+    content = safetensors({DOWN: f32(1, 2), UP: f32(0, 1e-9), "alpha": ("BF16", [], b"\0\x41")}, {"ss_steps": "4"})
+    assert facts(tmp_path, content) == {
+        "exists": True,
+        "fresh": True,
+        "complete": True,
+        "finite": True,
+        "trained": True,
+        "size": len(content),
+        "problem": "",
+    }
+
+
+def test_a_lora_that_learned_nothing(tmp_path: Path) -> None:
+    content = safetensors({DOWN: f32(1, 2), UP: f32(0, -0.0), "b.lora_up.weight": f32(0)})
+    assert facts(tmp_path, content)["trained"] is False
+    assert facts(tmp_path, content, ("lora_up", "lora_down"))["trained"] is True
+    assert facts(tmp_path, content, ("hada_w2",))["trained"] is None, "nobody knows"
+    assert facts(tmp_path, safetensors({}))["trained"] is False
+
+
+def test_a_lora_that_was_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "cg_elena.safetensors"
+    path.write_bytes(safetensors({UP: f32(1)}))
+    before = supervisor.signature(str(path))
+    assert not supervisor.lora_facts(str(path), before, [])["fresh"]
+    path.write_bytes(safetensors({UP: f32(2)}))
+    assert supervisor.lora_facts(str(path), before, [])["fresh"]
+    assert supervisor.lora_facts(str(tmp_path / "none"), None, [])["exists"] is False
+
+
+CUT = safetensors({DOWN: f32(1, 2), UP: f32(3, 4)})
+
+
+@given(kept=st.integers(0, len(CUT) - 1))
+def test_a_lora_that_is_cut_off_anywhere(kept: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    found = facts(tmp_path_factory.mktemp("cut", numbered=True), CUT[:kept])
+    assert not found["complete"]
+    assert found["problem"]
+
+
+@given(header=st.binary(max_size=200), rest=st.binary(max_size=50))
+@example(header=b"{}", rest=b"")
+@example(header=b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}', rest=b"")
+@example(header=b'{"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}', rest=b"1234")
+@example(header=b'{"a": 1, "b": 2}', rest=b"")
+@example(header=b"[]", rest=b"")
+@example(header=b"[" * 100, rest=b"")
+def test_whatever_the_file_is_there_is_an_answer(
+    tmp_path_factory: pytest.TempPathFactory, header: bytes, rest: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("any", numbered=True)
+    for content in (header, struct.pack("<Q", len(header)) + header + rest):
+        found = facts(path, content)
+        assert found["complete"] or found["problem"]
+
+
+FORMATS = {"F16": "e", "F32": "f", "F64": "d"}
+
+
+@given(
+    st.sampled_from(["F16", "BF16", "F32", "F64"]),
+    st.lists(st.floats(width=16), min_size=1, max_size=40),
+)
+@example("BF16", [float("-inf")])
+@example("BF16", [3.3895313892515355e38])
+def test_what_is_not_finite_is_found(dtype: str, values: list[float]) -> None:
+    if dtype == "BF16":
+        data = b"".join(struct.pack("<f", value)[2:] for value in values)
+    else:
+        data = struct.pack(f"<{len(values)}{FORMATS[dtype]}", *values)
+    assert supervisor.has_non_finite(data, dtype) == (not all(math.isfinite(value) for value in values))
+
+
+@given(st.sampled_from(["F8_E4M3", "F8_E5M2"]), st.binary())
+def test_what_is_not_finite_in_eight_bits(dtype: str, data: bytes) -> None:
+    not_finite = {0x7F, 0xFF} if dtype == "F8_E4M3" else {b for b in range(256) if b & 0x7C == 0x7C}
+    assert supervisor.has_non_finite(data, dtype) == bool(not_finite & set(data))
+    assert not supervisor.has_non_finite(data, "I8")
+
+
+def test_one_bad_number_in_a_large_tensor(tmp_path: Path) -> None:
+    many = bytearray(struct.pack("<f", 0.5) * 500_000)
+    for at in (0, 499_999, 131072 // 4 - 1, 131072 // 4):
+        bad = many[:]
+        bad[at * 4 : at * 4 + 4] = struct.pack("<f", math.nan)
+        found = facts(tmp_path, safetensors({UP: ("F32", [500_000], bytes(bad))}))
+        assert (found["complete"], found["finite"]) == (True, False)
+    assert facts(tmp_path, safetensors({UP: ("F32", [500_000], bytes(many))}))["finite"]
+
+
+def test_the_facts_are_those_of_the_types() -> None:
+    from cinderlora import LoraFacts
+
+    assert set(supervisor.lora_facts("/nowhere", None, [])) == {a.name for a in attrs.fields(LoraFacts)}
