@@ -11,7 +11,7 @@ from attrs import frozen
 
 from cinderlora.errors import RunNotFound
 from cinderlora.running import supervisor
-from cinderlora.types import LoraFacts
+from cinderlora.types import LoraFacts, Settings
 
 __all__ = ["Launch", "RunFolder", "State", "StateName"]
 
@@ -126,6 +126,16 @@ class RunFolder:
                 self._state = None
             self._signature = signature
         return self._state
+
+    def settings(self) -> Settings | None:
+        """The settings it was launched with, from its record; None where that cannot be read."""
+        from cinderlora.errors import CinderloraError
+        from cinderlora.serial import read_toml
+
+        try:
+            return Settings(**read_toml(self.path / "run.toml")["job"]["settings"])
+        except (CinderloraError, KeyError, TypeError):
+            return None
 
     def is_orphaned(self) -> bool:
         """Whether the run has not ended on record, and nobody is there to record it."""

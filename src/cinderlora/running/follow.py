@@ -200,7 +200,7 @@ class Follower:
 
     def _diagnosis(self, state: State) -> Diagnosis:
         lora = state.lora if state.ended is not None else None
-        failure = self._stream.failure(self.folder.launch.model_type, state.exit_code, lora)
+        failure = self._stream.failure(self.folder.launch.model_type, state.exit_code, lora, self.folder.settings())
         found = self._adapter.diagnosis(failure)
         if state.exit_code is None and found.code in {"unknown", "killed", "no_lora_written"}:
             return Diagnosis("run_lost", {"lora": _usable(self.folder, state.lora)}, failure.lines[-5:])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from math import isfinite, isnan
 from typing import Any
 
 from attrs import evolve
@@ -26,6 +26,7 @@ from cinderlora.events import (
 )
 from cinderlora.markers import EpochBegan, LoraSaved, Marker, PromptBegan, SamplesDue, SaveAnnounced
 from cinderlora.running.lines import Line, LineSplitter
+from cinderlora.sd_scripts.progress import training_bar
 from cinderlora.texts import text_of
 from cinderlora.types import Failure, LoraFacts, Settings
 
@@ -33,6 +34,11 @@ __all__ = ["EventStream", "Parser", "SamplesDue", "public"]
 
 Parser = Callable[..., Iterable[Event] | None]
 """A `parse_progress` hook, called with `line` and `phase` by name."""
+
+CORE = "cinderlora"
+"""The name of the core's own plugin, whose parser comes last."""
+
+Bar = tuple[int, int, float | None, float | None]
 
 _PER_LINE = 512  # events that one line may have; the numbers above are the follower's
 _NOT_IN_A_LOG = (Started, Finished, Failed, Stopped)
@@ -108,9 +114,17 @@ class EventStream:
 
     def _events(self, lines: Iterable[Line]) -> list[Event]:
         events: list[Event] = []
+        # Nearly all of a log is the training bar. Where no plugin wants to read it first, the hooks are not asked.
+        alone = len(self._parsers) == 1 and self._parsers[0][0] == CORE
         for line in lines:
             if not line.bar:
                 self._remember(line.text)
+            elif alone and self._is_training:
+                bar = training_bar(line.text)
+                event = bar and self._next_step(bar, line.end * 1024)
+                if event:
+                    events.append(event)
+                    continue
             said = self._said(line)
             if said:
                 seq = line.end * 1024
@@ -122,6 +136,29 @@ class EventStream:
                     number = seq if isinstance(event, Marker) else seq + n
                     events.append(event if event.seq == number else evolve(event, seq=number))
         return events
+
+    @property
+    def _is_training(self) -> bool:
+        """Steps follow steps: nothing is announced, and nothing went wrong."""
+        return (
+            self._phase is not None
+            and self._phase.name == "training"
+            and not (self._announced or self._sampling or self._crashed or self._saved or self._activity)
+        )
+
+    def _next_step(self, bar: Bar, seq: int) -> Progress | None:
+        """The event for a refresh of the bar that shows another step or loss than the one before, and nothing else of
+        note."""
+        step, total, loss, seconds = bar
+        step += self._first_step
+        total += self._first_step
+        last = self._progress
+        if last is None or (step == last.step and loss == last.loss) or (loss is not None and not isfinite(loss)):
+            return None
+        epoch, epochs = (self._epoch.epoch, self._epoch.epochs) if self._epoch else (None, None)
+        left = None if seconds is None else (total - step) * seconds if total > step else 0.0
+        self._progress = Progress(step, total, loss, seconds, left, epoch, epochs, seq=seq)
+        return self._progress
 
     def _remember(self, text: str) -> None:
         if _TRACEBACK in text:
@@ -207,7 +244,7 @@ class EventStream:
             seq=line.end * 1024 + len(out),
         )
         out.append(self._progress)
-        if isinstance(loss, float) and not self._nan and not math.isfinite(loss):
+        if isinstance(loss, float) and not self._nan and not isfinite(loss):
             self._nan = True
             self._count += 1
             self._errors.append((self._count, line.text[:_LINE_LENGTH]))
@@ -259,7 +296,7 @@ class EventStream:
 
 
 def _is_nan(number: float | None) -> bool:
-    return isinstance(number, float) and math.isnan(number)
+    return isinstance(number, float) and isnan(number)
 
 
 def _checked(found: Any) -> Sequence[Event]:

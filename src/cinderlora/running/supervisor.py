@@ -565,7 +565,9 @@ class Supervisor:
             return None, GROUP_GRACE
         request = read_record(self.folder, STOP) or {}
         grace = request.get("grace")
-        return str(request.get("by") or ""), float(grace) if isinstance(grace, (int, float)) else GROUP_GRACE
+        # Whoever stops the run is to use force first, and say so; we do where they are gone.
+        more = float(grace) if isinstance(grace, (int, float)) else 0.0
+        return str(request.get("by") or ""), more + GROUP_GRACE
 
     def _look(self) -> None:
         if self.files.look():

@@ -12,7 +12,7 @@ from pathlib import Path
 from cinderlora.events import Activity, Event, Log, Phase, Progress
 from cinderlora.markers import EpochBegan, LoraSaved, PromptBegan, SaveAnnounced
 
-__all__ = ["parse_progress"]
+__all__ = ["parse_progress", "training_bar"]
 
 # `steps:  50%|█████     | 4/8 [00:19<00:19,  4.86s/it, avr_loss=2.61]`, or `steps: 0it [00:00, ?it/s]` where there is
 # nothing to train. Anchored: `validation steps:`, `bucket_reso_steps: 64` and `sample_steps: 2` are others' lines.
@@ -57,9 +57,10 @@ def parse_progress(line: str, phase: str | None) -> Sequence[Event] | None:
     are `Activity`, labelled with their own description or else with the phase.
     """
     if line.startswith("steps: "):
-        found = _TRAINING.match(line)
-        if found is not None:
-            return [_progress(found)]
+        bar = training_bar(line)
+        if bar is not None:
+            step, total, loss, seconds = bar
+            return [Progress(step, total, loss, seconds, None if seconds is None else max(total - step, 0) * seconds)]
     if "[" in line:
         found = _BAR.match(line)
         if found is not None:
@@ -67,22 +68,18 @@ def parse_progress(line: str, phase: str | None) -> Sequence[Event] | None:
     return _log_line(line, phase)
 
 
-def _progress(found: re.Match[str]) -> Progress:
+def training_bar(line: str) -> tuple[int, int, float | None, float | None] | None:
+    """Step, total, loss and seconds per step of a refresh of the training bar; None where it is another line."""
+    found = _TRAINING.match(line)
+    if found is None:
+        return None
     done, of, alone, rate, unit, loss = found.groups()
     # Without a total the bar shows its count alone: nothing to train, or more than there was to be.
     step, total = (int(done), int(of)) if alone is None else (int(alone), int(alone))
-    seconds = None
-    if rate is not None:
-        number = _float(rate)
-        if number:
-            seconds = number if unit == "s/it" else 1 / number
-    return Progress(
-        step,
-        total,
-        None if loss is None else _float(loss),
-        seconds,
-        None if seconds is None else max(total - step, 0) * seconds,
-    )
+    seconds = _float(rate) if rate else None
+    if seconds and unit != "s/it":
+        seconds = 1 / seconds
+    return step, total, None if loss is None else _float(loss), seconds or None
 
 
 def _activity(found: re.Match[str], phase: str | None) -> Activity:
