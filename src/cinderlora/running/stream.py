@@ -121,9 +121,9 @@ class EventStream:
                 self._remember(line.text)
             elif alone and self._is_training:
                 bar = training_bar(line.text)
-                event = bar and self._next_step(bar, line.end * 1024)
-                if event:
-                    events.append(event)
+                step = bar and self._next_step(bar, line.end * 1024)
+                if step:
+                    events.append(step)
                     continue
             said = self._said(line)
             if said:
