@@ -186,7 +186,8 @@ def test_what_a_job_refuses_at_once(registry, wish, bad, error, code, word):
         ({"bucket_step": 48}, "bucket_step"),
         ({"extra": {"wandb_api_key": "x"}}, "secret_in_settings"),
         ({"extra": {"no_such": 1}}, "argument_unknown"),
-        ({"extra": {"guidance_scale": 1.0}}, "argument_unknown"),  # FLUX's
+        ({"extra": {"guidance_scale": 1.0}}, "argument_of_another_script"),  # FLUX's
+        ({"blocks_to_swap": 8}, "argument_of_another_script"),
         ({"extra": {"noise_offset": "0.1"}}, "argument_type"),
         ({"extra": {"loss_type": "l3"}}, "argument_choice"),
         ({"dataset": "nowhere"}, "dataset_not_found"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cinderlora.registry import Registry
     from cinderlora.running.stream import EventStream
     from cinderlora.trainers import Trainer
-    from cinderlora.types import Failure
+    from cinderlora.types import Failure, Resumption
 
 __all__ = ["DEFAULTS", "Adapter"]
 
@@ -41,7 +41,6 @@ DEFAULTS = Settings(
     train_text_encoder=False,
     caption_extension=".txt",
     enable_bucket=True,
-    bucket_no_upscale=True,
     workers=2,
     seed=42,
     save_every=500,
@@ -261,10 +260,11 @@ class Adapter:
                 models[role] = found[0] if found else file
         return job.evolve(models=models)
 
-    def plan(self, job: Job, trainer: Trainer) -> Plan:
+    def plan(self, job: Job, trainer: Trainer, resumption: Resumption | None = None) -> Plan:
         """What will run, as data: command lines, the text of every file, the view of the data set. Writes nothing.
 
-        Raises `JobRefused` where the job's values, its data set or the trainer forbid it.
+        Raises `JobRefused` where the job's values, its data set or the trainer forbid it. With a `resumption` it goes
+        on from there; `Run.resume` finds one.
         """
         from cinderlora.checks import plan_problems, within_limits
         from cinderlora.dataset import inspect_dataset
@@ -275,7 +275,10 @@ class Adapter:
             job.dataset, trigger=job.trigger, caption_extension=job.settings.caption_extension or ".txt"
         )
         raise_for(dataset.problems)
-        return trainer.plan(self.type, job, dataset, self.build_args(job))
+        args = self.build_args(job)
+        if resumption is None:
+            return trainer.plan(self.type, job, dataset, args)
+        return trainer.plan(self.type, job, dataset, args, resumption)
 
     # ---- from output to events ----
 

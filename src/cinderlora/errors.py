@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CinderloraError",
     "ConfigError",
+    "InstallFailed",
     "JobRefused",
     "LaunchFailed",
     "PluginError",
@@ -97,6 +98,11 @@ class JobRefused(CinderloraError, ValueError):
 
 class LaunchFailed(CinderloraError):
     """The run could not be started. `params`: folder, why."""
+
+
+class InstallFailed(CinderloraError):
+    """sd-scripts could not be installed; nothing of it is left. `params`: path, why, step (one of `installing.STEPS`)
+    and output (the last lines of the program that failed), as far as they say anything."""
 
 
 class RunNotFound(CinderloraError, LookupError):

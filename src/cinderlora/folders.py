@@ -26,6 +26,15 @@ def config_folder() -> Path:
     return _from_env("XDG_CONFIG_HOME", Path.home() / ".config") / "cinderlora"
 
 
+def cache_folder() -> Path:
+    """The user's folder for what cinderlora can make again at any time."""
+    if sys.platform == "win32":
+        return data_folder() / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/cinderlora"
+    return _from_env("XDG_CACHE_HOME", Path.home() / ".cache") / "cinderlora"
+
+
 def _from_env(variable: str, otherwise: Path) -> Path:
-    value = os.environ.get(variable, "").strip()
-    return Path(value) if value else otherwise
+    value = Path(os.environ.get(variable, ""))
+    return value if value.is_absolute() else otherwise  # the XDG specification has relative ones ignored

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from cinderlora.dataset import Dataset
     from cinderlora.problems import Problem
-    from cinderlora.types import Job, ModelType, Plan
+    from cinderlora.types import Job, ModelType, Plan, Resumption
 
 __all__ = ["Trainer"]
 
@@ -27,5 +27,16 @@ class Trainer(Protocol):
     def problems(self, model_type: ModelType, job: Job, args: Mapping[str, Any]) -> Iterable[Problem]:
         """What forbids this trainer to run the job: it is not there, it does not know an argument, ..."""
 
-    def plan(self, model_type: ModelType, job: Job, dataset: Dataset, args: Mapping[str, Any]) -> Plan:
-        """The plan of a job; pure but for reading what a plan records (commits, file sizes)."""
+    def plan(
+        self,
+        model_type: ModelType,
+        job: Job,
+        dataset: Dataset,
+        args: Mapping[str, Any],
+        resumption: Resumption | None = None,
+    ) -> Plan:
+        """The plan of a job; pure but for reading what a plan records (commits, file sizes).
+
+        With a `resumption`, what is left of the job is trained, and `settings.steps` are those in all. Only trainers
+        of the kind "sd-scripts" are asked for that.
+        """

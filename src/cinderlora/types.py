@@ -29,6 +29,7 @@ __all__ = [
     "Plan",
     "Preset",
     "Result",
+    "Resumption",
     "SettingInfo",
     "Settings",
     "Stage",
@@ -215,8 +216,9 @@ class Settings:
     caption_extension: str | None = _setting("str", "Caption extension", "Caption-Endung")
     enable_bucket: bool | None = _setting("bool", "Aspect ratio buckets", "Seitenverhältnis-Buckets")
     bucket_no_upscale: bool | None = _setting("bool", "Never enlarge pictures", "Bilder nie vergrößern")
+    """Where unset: so for resolutions of 256 and more."""
     bucket_step: int | None = _setting("int", "Bucket step", "Bucket-Schritt", minimum=1, low=32, high=128, step=32)
-    """Pixels: the sides of buckets are multiples of it. Where unset: 64, and 32 for resolutions below 256."""
+    """Pixels: the sides of buckets are multiples of it. 64 where unset."""
     workers: int | None = _setting(
         "int", "Data loader workers", "Data-Loader-Prozesse", minimum=0, low=0, high=8, step=1
     )
@@ -413,13 +415,27 @@ class Link:
 
 
 @frozen(kw_only=True)
+class Resumption:
+    """What a resumed training goes on from."""
+
+    run: Path
+    """The folder of the run that it goes on with."""
+    path: Path
+    """The saved state (a folder), or the checkpoint whose weights are all there is."""
+    kind: Literal["state", "weights"]
+    """A state has the optimizer's memory in it; with weights alone the optimizer begins anew."""
+    step: int
+    """Steps done by then, all earlier runs included."""
+
+
+@frozen(kw_only=True)
 class Plan:
     """What will run: complete, comparable and inert. Nothing is written before `launch`; printing it is the dry run."""
 
     name: str
     model_type: str
     output: Path
-    """The folder the trainer writes the LoRA to."""
+    """The folder the trainer writes the LoRA to. Relative: below the run folder."""
     lora: str
     """The LoRA's file name, e.g. "cg_elena.safetensors"."""
     stages: tuple[Stage, ...] = field(converter=as_tuple)
@@ -433,6 +449,11 @@ class Plan:
     steps: int | None = None
     first_step: int = 0
     """Steps done by earlier runs that this one goes on from."""
+    publish: Path | None = None
+    """The folder that what is in `output` is put into at the end, under steps that count on from `first_step`."""
+    resumed_from: Resumption | None = None
+    warnings: tuple[Problem, ...] = field(default=(), converter=as_tuple)
+    """What is worth knowing while it runs: a follower hears of it as `Warned`."""
     zero_at_start: tuple[str, ...] = field(default=(), converter=as_tuple)
     rehearsal: bool = False
 
@@ -442,7 +463,9 @@ class Plan:
         return self.stages[-1].argv
 
     def __str__(self) -> str:
-        lines = [f"{self.name} ({self.model_type}) -> {self.output / self.lora}"]
+        lines = [f"{self.name} ({self.model_type}) -> {(self.publish or self.output) / self.lora}"]
+        if self.resumed_from is not None:
+            lines += [f"# goes on at step {self.first_step}, from {self.resumed_from.path}"]
         for stage in self.stages:
             lines += [f"\n# {stage.name}, in {stage.cwd}"]
             lines += [f"{key}={shlex.quote(value)} \\" for key, value in stage.env.items()] + [shlex.join(stage.argv)]

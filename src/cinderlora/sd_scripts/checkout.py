@@ -14,7 +14,9 @@ from cinderlora.problems import Problem
 
 if TYPE_CHECKING:
     from cinderlora.dataset import Dataset
-    from cinderlora.types import Job, ModelType, Plan
+    from cinderlora.sd_scripts.arguments import Arguments
+    from cinderlora.sd_scripts.verify import Verification
+    from cinderlora.types import Job, ModelType, Plan, Resumption
 
 __all__ = ["SdScripts"]
 
@@ -27,11 +29,19 @@ ENVIRONMENT = {
 }
 
 
+INSTALLING = ".cinderlora-installing"
+"""The folder in a checkout that `install` is at work on; it goes when all is verified."""
+
+_OTHER_ENVIRONMENTS = {"kohya_gui.py": ("venv", ".venv"), "app.py": ("env",)}
+"""Front ends that carry sd-scripts as a folder of theirs, and keep the environment for it beside: kohya_ss by its
+`kohya_gui.py`, fluxgym by its `app.py`."""
+
+
 class SdScripts:
     """Kohya's sd-scripts in a folder. Making one looks at nothing; `check` says what is wrong with it.
 
     `python` is the interpreter that has what sd-scripts needs; where it is not given, the checkout's own `venv` or
-    `.venv`, then the `python` on the path.
+    `.venv`, that of the kohya_ss or fluxgym which it is a part of, then the `python` on the path.
     """
 
     kind: ClassVar[str] = "sd-scripts"
@@ -71,42 +81,76 @@ class SdScripts:
             found = cls(place, python=python)
             if found.is_there():
                 return found
-        raise TrainerNotFound("trainer_not_found", path=str(places[0]))
+        looked = [str(place) for place in places[1:]]
+        raise TrainerNotFound("trainer_not_found", path=str(places[0]), looked=looked)
 
     def is_there(self) -> bool:
-        """Whether the folder looks like a checkout of sd-scripts."""
-        return (self.path / "train_network.py").is_file()
+        """Whether the folder looks like a checkout of sd-scripts, and no installation was left unfinished in it."""
+        return (self.path / "train_network.py").is_file() and not self.is_unfinished()
+
+    def is_unfinished(self) -> bool:
+        """Whether `install` is at work in the folder, or was ended by force there. Calling it again cleans up."""
+        return (self.path / INSTALLING).exists()
 
     @property
     def python(self) -> Path | None:
         """The interpreter that runs the scripts, or None where there is none."""
         if self._python is not None:
             return self._python
-        inside = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
-        for environment in ("venv", ".venv"):
-            python = self.path.joinpath(environment, *inside)
+        for environment in self._environments():
+            python = python_of(environment)
             if python.is_file():
                 return python
         found = shutil.which("python") or shutil.which("python3")
         return Path(found) if found else None
 
+    def _environments(self) -> Iterator[Path]:
+        for name in ("venv", ".venv"):
+            yield self.path / name
+        for sign, names in _OTHER_ENVIRONMENTS.items():
+            if (self.path.parent / sign).is_file():
+                for name in names:
+                    yield self.path.parent / name
+
     @property
     def commit(self) -> str | None:
         """The checkout's commit, read from its `.git` without running anything; None where it has none."""
-        git = self.path / ".git"
-        try:
-            if git.is_file():  # a submodule or a worktree: "gitdir: PATH"
-                git = self.path / git.read_text(encoding="utf-8").partition(":")[2].strip()
-            head = (git / "HEAD").read_text(encoding="utf-8").strip()
-            name = head.removeprefix("ref: ")
-            if name == head:
-                return head
-            if (git / name).is_file():
-                return (git / name).read_text(encoding="utf-8").strip()
-            packed = (git / "packed-refs").read_text(encoding="utf-8").splitlines()
-            return next((line.partition(" ")[0] for line in packed if line.endswith(f" {name}")), None)
-        except (OSError, UnicodeDecodeError):
-            return None
+        from cinderlora.sd_scripts.git_folder import commit_of
+
+        return commit_of(self.path)
+
+    @property
+    def version(self) -> str | None:
+        """The version, e.g. "0.10.1": that of a tag on the commit, else the newest that the README speaks of."""
+        from cinderlora.sd_scripts.git_folder import version_of
+
+        return version_of(self.path)
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        """The scripts that train LoRAs, e.g. "flux_train_network.py": all that there are in the checkout."""
+        return tuple(sorted(path.name for path in self.path.glob("*train_network.py") if path.is_file()))
+
+    def verify(self, *, imports: bool = True, timeout: float = 300.0) -> Verification:
+        """Look whether the Python can run the scripts: its packages, PyTorch, the GPUs that it sees, what is missing.
+
+        It is that Python which imports all this, as a training would, in a process of its own: some seconds, and
+        `timeout` seconds at the longest. Blocking: call it in a thread (`anyio.to_thread.run_sync(trainer.verify)`).
+        Without `imports` only the installed packages are told, in a fraction of a second.
+        """
+        from cinderlora.sd_scripts.verify import Verification, verify_environment
+
+        if not self.is_there():
+            return Verification(python=None, problems=[self._not_there()])
+        python = self.python
+        if python is None or shutil.which(python) is None:
+            return Verification(python=python, problems=[self._no_python()])
+        return verify_environment(python, self.path, self.scripts, imports=imports, timeout=timeout)
+
+    def has_package(self, name: str) -> bool | None:
+        """Whether the Python has a package, by its name on PyPI; None where it cannot be asked. Some 0.2 seconds."""
+        asked = self.verify(imports=False, timeout=30.0)
+        return asked.has_package(name) if asked.ok else None
 
     # ---- as a trainer ----
 
@@ -116,22 +160,46 @@ class SdScripts:
         from cinderlora.sd_scripts.config import setting_problems
 
         yield from self._missing(model_type)
-        yield from argument_problems(model_type.script, {**args, **job.settings.extra})
-        yield from setting_problems(model_type, job, args)
+        known = self.arguments(model_type.script)
+        yield from argument_problems(model_type.script, {**args, **job.settings.extra}, known)
+        yield from setting_problems(model_type, job, args, known)
+
+    def arguments(self, script: str) -> Arguments | None:
+        """What a script takes, as the checkout's own source has it; where it cannot be read, as v0.10.1 has it.
+
+        None for a script that nothing is known of. Kept in the user's cache folder: 0.2 seconds the first time.
+        """
+        from cinderlora.sd_scripts.arguments import known_arguments
+
+        return known_arguments(script, self.path)
 
     def _missing(self, model_type: ModelType) -> Iterator[Problem]:
         if not self.is_there():
-            yield Problem("trainer_not_found", {"path": str(self.path)})
+            yield self._not_there()
         elif not (self.path / model_type.script).is_file():
             yield Problem("script_not_found", {"script": model_type.script, "path": str(self.path)})
         elif self.python is None or shutil.which(self.python) is None:
-            yield Problem("trainer_python_not_found", {"path": str(self.python or self.path / "venv")})
+            yield self._no_python()
 
-    def plan(self, model_type: ModelType, job: Job, dataset: Dataset, args: Mapping[str, Any]) -> Plan:
+    def _not_there(self) -> Problem:
+        code = "trainer_unfinished" if self.is_unfinished() else "trainer_not_found"
+        return Problem(code, {"path": str(self.path)})
+
+    def _no_python(self) -> Problem:
+        return Problem("trainer_python_not_found", {"path": str(self.python or self.path / "venv")})
+
+    def plan(
+        self,
+        model_type: ModelType,
+        job: Job,
+        dataset: Dataset,
+        args: Mapping[str, Any],
+        resumption: Resumption | None = None,
+    ) -> Plan:
         """The plan of a job: one stage, its three configuration files, and the view of the data set."""
         from cinderlora.sd_scripts.planning import make_plan
 
-        return make_plan(self, model_type, job, dataset, args)
+        return make_plan(self, model_type, job, dataset, args, resumption)
 
     def command(self, script: str, config: str) -> tuple[str, ...]:
         """The command line that trains with a configuration file."""
@@ -156,7 +224,23 @@ class RehearsalTrainer(SdScripts):
     def is_there(self) -> bool:
         return True
 
+    def verify(self, *, imports: bool = True, timeout: float = 300.0) -> Verification:
+        from cinderlora.sd_scripts.verify import Verification
+
+        return Verification(python=self.python, problems=self._lacking())
+
+    def has_package(self, name: str) -> bool | None:
+        return None  # it needs none of sd-scripts'
+
+    def arguments(self, script: str) -> Arguments | None:
+        from cinderlora.sd_scripts.arguments import known_arguments
+
+        return known_arguments(script)
+
     def _missing(self, model_type: ModelType) -> Iterator[Problem]:
+        return self._lacking()
+
+    def _lacking(self) -> Iterator[Problem]:
         from importlib.util import find_spec
 
         lacking = [name for module, name in {"numpy": "numpy", "PIL": "pillow"}.items() if find_spec(module) is None]
@@ -171,6 +255,11 @@ class RehearsalTrainer(SdScripts):
         from cinderlora import __version__
 
         return {"kind": "rehearsal", "python": str(self.python), "version": __version__}
+
+
+def python_of(environment: Path) -> Path:
+    """Where the interpreter of a virtual environment is."""
+    return environment.joinpath(*(("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")))
 
 
 def _places(path: str | Path | None, environ: Mapping[str, str]) -> Iterable[Path]:

@@ -5,16 +5,16 @@ Where a value follows from a fact about sd-scripts, the fact was seen on 48d368f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from cinderlora.problems import Problem
-from cinderlora.sd_scripts.arguments import known_arguments
+from cinderlora.sd_scripts.arguments import Arguments, argument_problems
 from cinderlora.sd_scripts.rules import rule_problems
 from cinderlora.serial import toml_text
-from cinderlora.types import Job, ModelType, Settings
+from cinderlora.types import SETTINGS, Job, ModelType, Settings
 
 if TYPE_CHECKING:
     from cinderlora.dataset import BucketPlan, Dataset, View
@@ -56,8 +56,9 @@ def derived(settings: Settings) -> Settings:
         "network_alpha": settings.network_dim / 2 if settings.network_dim else None,
         "learning_rate": 1e-4,
         "lr_scheduler": "constant",
-        # At 64 px, steps of 64 would leave a picture that is not square no bucket.
-        "bucket_step": 64 if (settings.resolution or 512) >= _MIN_BUCKET else 32,
+        "bucket_step": 64,
+        # At 64 px, cutting to steps of 64 would leave nothing of a picture that is not square.
+        "bucket_no_upscale": (settings.resolution or 512) >= _MIN_BUCKET,
         **follows,
     }
     unset = {key: value for key, value in own.items() if getattr(settings, key) is None}
@@ -66,16 +67,32 @@ def derived(settings: Settings) -> Settings:
     return attrs.evolve(settings, **unset)
 
 
+# What changes nothing in what is learned, and is done without where a script does not know it: an older version, or one
+# whose text encoders have no cache.
+_DISPENSABLE = {
+    "cache_text_encoder_outputs",
+    "cache_text_encoder_outputs_to_disk",
+    "console_log_simple",
+    "metadata_trigger_phrase",
+}
+
+
 def training_table(
-    model_type: ModelType, job: Job, args: Mapping[str, Any], *, dataset_config: str, sample_prompts: str
+    model_type: ModelType,
+    job: Job,
+    args: Mapping[str, Any],
+    known: Container[str] | None,
+    *,
+    dataset_config: str,
+    sample_prompts: str,
 ) -> dict[str, Any]:
     """The training TOML: what is common to all scripts, then the model's own `args`, then the job's `extra`.
 
-    Keys that are None are left out, and so are switches that are off: `save_every_n_steps = 0` divides by zero.
+    Keys that are None are left out, and so are switches that are off: `save_every_n_steps = 0` divides by zero. `known`
+    are the arguments of the script, where they are known.
     """
     s = derived(job.settings)
     models = {c.key: str(job.models[c.role].path) for c in model_type.components if c.role in job.models}
-    trigger = job.trigger if "metadata_trigger_phrase" in (known_arguments(model_type.script) or ()) else None
     table: dict[str, Any] = {
         **models,
         "dataset_config": dataset_config,
@@ -110,7 +127,7 @@ def training_table(
         "seed": s.seed,
         "save_every_n_steps": s.save_every or None,
         "save_state": s.save_state,
-        "metadata_trigger_phrase": trigger,
+        "metadata_trigger_phrase": job.trigger,
         "console_log_simple": True,
     }
     if s.sample_every or s.sample_at_first:
@@ -120,6 +137,9 @@ def training_table(
             "sample_prompts": sample_prompts,
             "sample_sampler": s.sample_sampler,
         }
+    for key in _DISPENSABLE:
+        if known is not None and key not in known:
+            del table[key]
     table |= args
     table |= s.extra
     return {key: _listed(value) for key, value in table.items() if value is not None and value is not False}
@@ -208,10 +228,16 @@ def prompt_lines(job: Job) -> str:
     return " ".join([prompt, *added]) + "\n"
 
 
-def setting_problems(model_type: ModelType, job: Job, args: Mapping[str, Any]) -> Iterator[Problem]:
+def setting_problems(
+    model_type: ModelType, job: Job, args: Mapping[str, Any], known: Arguments | None
+) -> Iterator[Problem]:
     """What sd-scripts would stumble over, or silently ignore, in what it will be given for a job."""
     s = derived(job.settings)
-    training = training_table(model_type, job, args, dataset_config="x", sample_prompts="x")
+    training = training_table(model_type, job, args, known, dataset_config="x", sample_prompts="x")
+    # Where a setting has choices of its own, it is them that a wrong value is held against.
+    chosen = {name for name, info in SETTINGS.items() if info.choices}
+    common = {key: value for key, value in training.items() if key not in {*args, *s.extra, *chosen}}
+    yield from argument_problems(model_type.script, common, known)
     for problem in rule_problems(model_type.script, {**dataset_keys(job), **training}):
         # A setting cannot change what `extra` says over it.
         curable = not any(_KEYS.get(setting, setting) in s.extra for setting in problem.changes)

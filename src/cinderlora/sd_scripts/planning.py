@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinderlora import __version__
 from cinderlora.dataset import dataset_view
 from cinderlora.sd_scripts.checkout import ENVIRONMENT, SdScripts
 from cinderlora.sd_scripts.config import dataset_text, prompt_lines, training_table
+from cinderlora.sd_scripts.resuming import OUTPUT, resumed_table, table_warnings
 from cinderlora.serial import identity, job_values, toml_text
-from cinderlora.types import Job, ModelType, Plan, Stage
+from cinderlora.types import Job, ModelType, Plan, Resumption, Stage
 
 if TYPE_CHECKING:
     from cinderlora.dataset import Dataset
@@ -20,7 +22,14 @@ __all__ = ["make_plan"]
 _HEADER = "# Written by cinderlora. Relative paths start at the run folder, which is where the trainer is started.\n"
 
 
-def make_plan(trainer: SdScripts, model_type: ModelType, job: Job, dataset: Dataset, args: Mapping[str, Any]) -> Plan:
+def make_plan(
+    trainer: SdScripts,
+    model_type: ModelType,
+    job: Job,
+    dataset: Dataset,
+    args: Mapping[str, Any],
+    resumption: Resumption | None = None,
+) -> Plan:
     """The plan of a job. Reads sizes and times of the model files and the trainer's commit, for the record."""
     config, data, prompts = (
         f"{job.name}_kohya_training.toml",
@@ -28,31 +37,43 @@ def make_plan(trainer: SdScripts, model_type: ModelType, job: Job, dataset: Data
         f"{job.name}_sample_prompts.txt",
     )
     view = dataset_view(dataset, job.trigger, ".txt")
-    training = training_table(model_type, job, args, dataset_config=data, sample_prompts=prompts)
+    known = trainer.arguments(model_type.script)
+    training = training_table(model_type, job, args, known, dataset_config=data, sample_prompts=prompts)
+    steps = training.get("max_train_steps")
+    if resumption is not None:
+        steps = job.settings.steps or 0
+        training = resumed_table(training, resumption, steps)
     files = {
         config: _HEADER + toml_text({"training": training}),
         data: _HEADER + dataset_text(job, view),
     }
     if "sample_prompts" in training:
         files[prompts] = prompt_lines(job)
-    record = {
+    record: dict[str, Any] = {
         "cinderlora": __version__,
         "job": job_values(job),
         "trainer": trainer.record(),
         "files": {role: identity(file) for role, file in job.models.items()},
     }
+    resumed: dict[str, Any] = {}
+    if resumption is not None:
+        record["resumed_from"] = {name: str(getattr(resumption, name)) for name in ("run", "path", "kind")}
+        record["resumed_from"]["step"] = resumption.step
+        resumed = {"publish": job.output, "first_step": resumption.step, "resumed_from": resumption}
+        resumed["warnings"] = tuple(table_warnings(training))
     return Plan(
         name=job.name,
         model_type=model_type.name,
-        output=job.output,
+        output=job.output if resumption is None else Path(OUTPUT),
         lora=f"{job.lora_name}.safetensors",
         stages=[Stage(name="train", argv=trainer.command(model_type.script, config), env=ENVIRONMENT)],
         files={**files, "run.toml": toml_text(record), **view.files},
         links=view.links,
         configs=[name for name in (config, data, prompts) if name in files],
-        steps=training.get("max_train_steps"),
+        steps=steps,
         zero_at_start=_zero_at_start(model_type, job),
         rehearsal=trainer.is_rehearsal,
+        **resumed,
     )
 
 

@@ -31,6 +31,8 @@ _MODULES = {
     "networks.lora_hunyuan_image": ("hunyuan_image_train_network.py",),
     "networks.lora_anima": ("anima_train_network.py",),
 }
+# What the sides of buckets have to be multiples of, in pixels: FLUX' script asks for more than it says itself.
+_BUCKET_STEPS = {"flux_train_network.py": 64, "sdxl_train_network.py": 32, "sd3_train_network.py": 32}
 _TRANSFORMERS = ("flux_train_network.py", "sd3_train_network.py")
 
 
@@ -40,6 +42,7 @@ def rule_problems(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _caching(script, keys)
     yield from _optimizing(keys)
     yield from _sampling_and_saving(keys)
+    yield from _buckets(script, keys)
     yield from _model(script, keys)
 
 
@@ -73,9 +76,12 @@ def _sampling_and_saving(keys: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("zero_divides", {"setting": key})
     if any(keys.get(key) for key in _SAMPLING) and not keys.get("sample_prompts"):
         yield Problem("sample_prompts_missing")
-    step = keys.get("bucket_reso_steps")
-    if isinstance(step, int) and step % 32:
-        yield Problem("bucket_step", {"value": step}, changes={"bucket_step": 64})
+
+
+def _buckets(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
+    step, multiple = keys.get("bucket_reso_steps"), _BUCKET_STEPS.get(script)
+    if isinstance(step, int) and multiple and step % multiple:
+        yield Problem("bucket_step", {"value": step, "multiple": multiple}, changes={"bucket_step": 64})
 
 
 def _model(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
