@@ -38,3 +38,9 @@ def pictures(tmp_path: Path) -> Path:
         if i:
             (folder / f"elena_{i:02d}.txt").write_text(f"elena, a {colour} ball", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests read of checkouts is not kept in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
