@@ -213,3 +213,12 @@ def test_a_network_module_of_its_own(registry, pictures):
 def test_derived_settings_leave_what_is_set():
     s = derived(cinderlora.Settings(network_dim=8, network_alpha=1.0, optimizer="prodigy", learning_rate=0.5))
     assert (s.network_alpha, s.learning_rate) == (1.0, 0.5)
+
+
+def test_what_reaches_the_loras_metadata(registry, pictures):
+    training, _ = tables(registry["flux"].plan(job_of(registry, "flux", pictures), SdScripts.rehearsal()))
+    assert training["training_comment"] == f"cinderlora {cinderlora.__version__}, flux, preset 16gb"
+    assert "metadata_author" not in training
+    job = job_of(registry, "flux", pictures, author="Kim ü", comment="for the book")
+    training, _ = tables(registry["flux"].plan(job, SdScripts.rehearsal()))
+    assert (training["metadata_author"], training["training_comment"]) == ("Kim ü", "for the book")

@@ -238,6 +238,10 @@ class Settings:
     sample_at_first: bool | None = _setting("bool", "Sample before training", "Vor dem Training samplen")
     output_prefix: str | None = _setting("str", "Output prefix", "Ausgabe-Präfix")
     """What the LoRA's file name begins with, before the character's name."""
+    author: str | None = _setting("str", "Author", "Autor")
+    """Goes into the LoRA's metadata, as `comment` does."""
+    comment: str | None = _setting("str", "Comment", "Kommentar")
+    """Where unset: the version of cinderlora and the preset."""
     extra: FrozenDict = _setting("table", "Further trainer arguments", "Weitere Trainer-Argumente")
 
     def __attrs_post_init__(self) -> None:

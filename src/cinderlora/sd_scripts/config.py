@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from cinderlora import __version__
 from cinderlora.problems import Problem
 from cinderlora.sd_scripts.arguments import Arguments, argument_problems
 from cinderlora.sd_scripts.rules import rule_problems
@@ -73,7 +74,9 @@ _DISPENSABLE = {
     "cache_text_encoder_outputs",
     "cache_text_encoder_outputs_to_disk",
     "console_log_simple",
+    "metadata_author",
     "metadata_trigger_phrase",
+    "training_comment",
 }
 
 
@@ -128,6 +131,8 @@ def training_table(
         "save_every_n_steps": s.save_every or None,
         "save_state": s.save_state,
         "metadata_trigger_phrase": job.trigger,
+        "metadata_author": s.author,
+        "training_comment": s.comment or _comment(job),
         "console_log_simple": True,
     }
     if s.sample_every or s.sample_at_first:
@@ -143,6 +148,10 @@ def training_table(
     table |= args
     table |= s.extra
     return {key: _listed(value) for key, value in table.items() if value is not None and value is not False}
+
+
+def _comment(job: Job) -> str:
+    return f"cinderlora {__version__}, {job.model_type}" + (f", preset {job.preset}" if job.preset else "")
 
 
 def dataset_keys(job: Job) -> dict[str, Any]:
@@ -242,7 +251,14 @@ def setting_problems(
         # A setting cannot change what `extra` says over it.
         curable = not any(_KEYS.get(setting, setting) in s.extra for setting in problem.changes)
         yield problem if curable else attrs.evolve(problem, changes={})
-    texts = {"trigger": job.trigger, "network_args": s.network_args, "optimizer_args": s.optimizer_args, **s.extra}
+    texts = {
+        "trigger": job.trigger,
+        "author": s.author,
+        "comment": s.comment,
+        "network_args": s.network_args,
+        "optimizer_args": s.optimizer_args,
+        **s.extra,
+    }
     for name, value in texts.items():
         if _misread(value):
             yield Problem("text_misread", {"setting": name, "value": repr(value)})
