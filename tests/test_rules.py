@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from cinderlora import ModelFile, Registry, SdScripts
@@ -84,3 +86,16 @@ def test_blocks_to_swap_stays_within_what_the_model_file_allows(registry, pictur
     assert "blocks_to_swap = 12\n" in plan.files["elena_kohya_training.toml"]
     found = {p.code: p for p in registry["flux"].check(job, SdScripts.rehearsal()).warnings}
     assert found["setting_clamped"].params == {"setting": "blocks_to_swap", "value": 20, "limit": 12}
+
+
+@pytest.mark.parametrize(("optimizer", "package"), [("AdamW8bit", "bitsandbytes"), ("PagedLion8bit", "bitsandbytes")])
+def test_an_optimizer_that_is_not_installed_is_told(registry, pictures, tmp_path, optimizer, package):
+    for name in ("train_network.py", "sd3_train_network.py"):
+        (tmp_path / name).touch()
+    sd3 = registry["sd3"]
+    options = {"name": "elena", "trigger": "elena", "dataset": pictures, "output": tmp_path / "out"}
+    job = sd3.job(**options, optimizer=optimizer)
+    trainer = SdScripts(tmp_path, python=sys.executable)  # which has no bitsandbytes
+    found = {p.code: p for p in sd3.check(job, trainer).errors}
+    assert found["optimizer_package"].params == {"optimizer": optimizer, "package": package}
+    assert "optimizer_package" not in [p.code for p in sd3.check(job.evolve(optimizer="AdamW"), trainer).problems]

@@ -35,6 +35,7 @@ def check(adapter: Adapter, job: Job, trainer: Trainer) -> Report:
         *dataset.problems,
         *_model_problems(adapter, job, trainer),
         *_limit_problems(adapter.looked_into(job)),
+        *trainer.machine_problems(job),
         *_output_problems(job.output),
         *_vram_problems(adapter, job, trainer),
     ]

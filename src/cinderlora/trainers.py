@@ -27,6 +27,9 @@ class Trainer(Protocol):
     def problems(self, model_type: ModelType, job: Job, args: Mapping[str, Any]) -> Iterable[Problem]:
         """What forbids this trainer to run the job: it is not there, it does not know an argument, ..."""
 
+    def machine_problems(self, job: Job) -> Iterable[Problem]:
+        """What only `check` asks, since it takes a moment: whether what the job needs is installed."""
+
     def plan(
         self,
         model_type: ModelType,

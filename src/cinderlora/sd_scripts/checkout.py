@@ -164,6 +164,14 @@ class SdScripts:
         yield from argument_problems(model_type.script, {**args, **job.settings.extra}, known)
         yield from setting_problems(model_type, job, args, known)
 
+    def machine_problems(self, job: Job) -> Iterator[Problem]:
+        """What its Python lacks for the job: the optimizer's package. Some 0.2 seconds."""
+        optimizer = job.settings.optimizer or ""
+        package = optimizer_package(optimizer)
+        if package is not None and self.has_package(package) is False:
+            changes = {"optimizer": "AdamW"} if package == "bitsandbytes" else {}
+            yield Problem("optimizer_package", {"optimizer": optimizer, "package": package}, changes=changes)
+
     def arguments(self, script: str) -> Arguments | None:
         """What a script takes, as the checkout's own source has it; where it cannot be read, as v0.10.1 has it.
 
@@ -260,6 +268,16 @@ class RehearsalTrainer(SdScripts):
 def python_of(environment: Path) -> Path:
     """Where the interpreter of a virtual environment is."""
     return environment.joinpath(*(("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")))
+
+
+def optimizer_package(optimizer: str) -> str | None:
+    """The package that an optimizer is in, where PyTorch does not bring it. As sd-scripts 0.10.1 imports them."""
+    name = optimizer.lower()
+    if name.endswith("8bit") or name.startswith("paged"):
+        return "bitsandbytes"
+    if name.startswith("dadapt"):
+        return "dadaptation"
+    return {"prodigy": "prodigyopt", "lion": "lion-pytorch"}.get(name)
 
 
 def _places(path: str | Path | None, environ: Mapping[str, str]) -> Iterable[Path]:
