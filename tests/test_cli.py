@@ -321,7 +321,20 @@ def test_a_plan_has_what_was_found_and_what_was_said(
 ) -> None:
     Config(comfyui=comfyui, sd_scripts=checkout, sd_scripts_python=sys.executable, datasets=pictures.parent).save()
     other = comfyui / "models/diffusion_models/flux1-dev.safetensors"
-    arguments = ["-t", "flux", "-n", "elena", "-d", pictures.name, "-p", "16gb", "-m", f"model={other}"]
+    arguments = [
+        "-t",
+        "flux",
+        "-n",
+        "elena",
+        "-d",
+        pictures.name,
+        "-p",
+        "16gb",
+        "-m",
+        f"model={other}",
+        "--optimizer",
+        "AdamW",
+    ]
     changes = ["--no-fp8-base", "--blocks-to-swap", 0, "--network-args", "a=1", "--network-args", "b=2"]
     sets = ["--set", 'sample_sampler="ddim"', "--set", "save_last_n_steps=2"]
     before = sorted(home.rglob("*"))
@@ -346,7 +359,7 @@ def test_check_tells_the_numbers_or_the_errors(
     comfyui: Path, checkout: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Config(comfyui=comfyui, sd_scripts=checkout, sd_scripts_python=sys.executable).save()
-    arguments = ["-n", "elena", "-d", pictures, "-p", "16gb"]
+    arguments = ["-n", "elena", "-d", pictures, "-p", "16gb", "--optimizer", "AdamW"]
     said = Said(capsys, "check", "-t", "flux", *arguments)
     assert said.code == 0, said.err
     numbers = dict(line.split("  ", 1) for line in said.out.splitlines() if "  " in line)
@@ -485,6 +498,32 @@ def test_a_detached_training_is_listed_watched_and_stopped(
     assert Said(capsys, "watch", detached).code == 130
     table = Said(capsys, "runs").out.splitlines()
     assert [line.split()[:3] for line in table[1:]] == [["stopped", "elena", "sdxl"]] * 2
+
+
+def test_a_failed_training_is_resumed(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Said(capsys, "resume")
+    assert said.code == 2
+    assert "[no_run]" in said.err
+    monkeypatch.setenv("CINDERLORA_REHEARSE", "crash@8")
+    assert Said(capsys, *rehearsal(pictures, "--save-state")).code == 1
+    monkeypatch.delenv("CINDERLORA_REHEARSE")
+    said = Said(capsys, "resume", "--dry-run")
+    assert said.code == 0
+    assert "goes on at step 6" in said.out
+    said = Said(capsys, "resume", "--steps", 10)
+    assert said.code == 0
+    assert "goes on at step 6/10 from the saved state cg_elena-step00000006-state" in said.out
+    assert "Step 10/10" in said.out
+    assert f"Done: {Path('out/cg_elena.safetensors').absolute()}" in said.out
+    said = Said(capsys, "resume")
+    assert said.code == 2
+    assert "[resume_done]" in said.err
+    said = Said(capsys, "resume", "--json", "--steps", 12)
+    assert said.code == 0
+    assert said.records[0]["resumed_from"]["step"] == 10
+    assert said.records[-1]["result"]["steps"] == 12
 
 
 def test_a_training_survives_its_terminal_and_its_reader(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
