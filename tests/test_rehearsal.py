@@ -373,6 +373,17 @@ def test_a_saved_state_can_be_resumed(tmp_path):
     assert "epoch 2/2" in plain.log
 
 
+@pytest.mark.parametrize("precision", [None, "fp16", "bf16"])
+def test_it_starts_from_given_weights(tmp_path, precision):
+    first = rehearse(tmp_path, max_train_steps=6, save_precision=precision)
+    lora = first.output / "cg_elena.safetensors"
+    more = rehearse(tmp_path, max_train_steps=0, network_weights=str(lora), output_dir="more", save_precision=precision)
+    assert f"load network weights from {lora}" in more.log
+    (before, _), (after, _) = first.lora(), more.lora()
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
 def test_hostile_names(tmp_path):
     names = ["it's quoted ", "Jürgen größe 火🔥", "--100%{x}", *([] if sys.platform == "win32" else ['a "b"\\*[c]'])]
 

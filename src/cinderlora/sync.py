@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from cinderlora.types import Plan
 
 if TYPE_CHECKING:
     from cinderlora.registry import Registry
+    from cinderlora.trainers import Trainer
 
 __all__ = ["Events", "Launching", "Run", "attach", "launch", "runs"]
 
@@ -82,16 +83,30 @@ class Run(RunBase):
         say. Harmless if the run has ended."""
         return stop_run(self._folder, grace, by)
 
+    def resume(
+        self,
+        *,
+        steps: int | None = None,
+        trainer: Trainer | None = None,
+        runs: Path | str | None = None,
+        detach: bool = False,
+        configs: Path | str | None = None,
+    ) -> Launching:
+        """Go on with this run, which has ended: `with run.resume() as resumed`, a run of its own.
+
+        It starts from what `resume_plan` finds, and raises what that raises. Its folder lies beside this one's unless
+        `runs` says otherwise. It trains the steps that are left and counts on, and in the end its files lie in the
+        output folder under the steps in all; no checkpoint or sample that is there is overwritten. For the block,
+        `detach` and `configs` see `launch`.
+        """
+        return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs), detach, self._registry)
+
 
 class Launching:
-    """The context manager that `launch` gives. Ctrl-C inside the block stops the run."""
+    """The context manager that `launch` and `Run.resume` give. Ctrl-C inside the block stops the run."""
 
-    def __init__(
-        self, plan: Plan, runs: Path | None, configs: Path | None, detach: bool, registry: Registry | None
-    ) -> None:
-        self._plan = plan
-        self._runs = runs
-        self._configs = configs
+    def __init__(self, begins: Callable[[], Path], detach: bool, registry: Registry | None) -> None:
+        self._begins = begins
         self._detach = detach
         self._registry = registry
         self._run: Run | None = None
@@ -99,8 +114,7 @@ class Launching:
     def __enter__(self) -> Run:
         try:
             with _interrupts_held():
-                folder = begin(self._plan, self._runs, self._configs)
-                self._run = Run(RunFolder(folder), registry=self._registry, live=True)
+                self._run = Run(RunFolder(self._begins()), registry=self._registry, live=True)
         except BaseException:
             self._stop()
             raise
@@ -148,7 +162,8 @@ def launch(
     registry: Registry | None = None,
 ) -> Launching:
     """Start a plan: `with launch(plan) as run`. As `cinderlora.launch`, blocking."""
-    return Launching(plan, Path(runs) if runs else None, Path(configs) if configs else None, detach, registry)
+    where, kept = Path(runs) if runs else None, Path(configs) if configs else None
+    return Launching(lambda: begin(plan, where, kept), detach, registry)
 
 
 def attach(folder: Path | str, *, since: int | None = None, registry: Registry | None = None) -> Run:

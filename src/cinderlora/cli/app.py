@@ -28,6 +28,8 @@ COMMANDS = {
     "runs": ("runs", "List the trainings, newest first."),
     "watch": ("runs", "Watch a training that goes on, or see one that has ended."),
     "stop": ("runs", "Stop a training."),
+    "resume": ("resume", "Go on with a training that was stopped or failed."),
+    "sd-scripts": ("sd_scripts", "Install sd-scripts, which trains, or see whether it works."),
     "config": ("configuration", "Show or change where things are on this machine."),
     "parse": ("parse", "Turn the log of a training into events."),
 }
@@ -44,7 +46,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"cinderlora.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def resolve_command(

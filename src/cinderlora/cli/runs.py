@@ -17,7 +17,7 @@ from cinderlora.registry import Registry
 if TYPE_CHECKING:
     from cinderlora.running import Run, StopReport
 
-__all__ = ["find_run", "runs", "stop", "watch"]
+__all__ = ["find_run", "folder_option", "newest_run", "runs", "stop", "watch"]
 
 _COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow", "lost": "red"}
 
@@ -122,6 +122,14 @@ def find_run(name: str | None, folder: Path | None, registry: Registry, *, newes
     if matching:
         raise RunNotFound("run_ambiguous", name=name, runs=_names(matching))
     raise RunNotFound("run_unknown", name=name, folder=str(folder or _default_folder()))
+
+
+def newest_run(folder: Path | None, registry: Registry) -> Run:
+    """The newest run; raises `RunNotFound` where there is none."""
+    found = _all_runs(folder, registry)
+    if not found:
+        raise RunNotFound("no_run", folder=str(folder or _default_folder()))
+    return found[0]
 
 
 def _going_on(found: Sequence[Run], folder: Path | None, *, newest: bool) -> Run:

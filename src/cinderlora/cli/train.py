@@ -14,8 +14,9 @@ from cinderlora.registry import Registry
 if TYPE_CHECKING:
     from cinderlora.cli.request import Request
     from cinderlora.problems import Report
+    from cinderlora.types import Plan
 
-__all__ = ["check", "train"]
+__all__ = ["check", "show_plan", "train"]
 
 WRONG = 2
 
@@ -47,7 +48,7 @@ def train(
         return _refuse(terminal, request, report)
     plan = request.adapter.plan(request.job, request.trainer)
     if dry_run:
-        return _show_plan(terminal, plan)
+        return show_plan(terminal, plan)
     if terminal.json:
         from cinderlora.serial import to_json
 
@@ -109,7 +110,8 @@ def _refuse(terminal: Terminal, request: Request, report: Report) -> int:
     return WRONG
 
 
-def _show_plan(terminal: Terminal, plan: Any) -> int:
+def show_plan(terminal: Terminal, plan: Plan) -> int:
+    """The dry run."""
     if terminal.json:
         from cinderlora.serial import to_json
 

@@ -42,6 +42,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "Stopping the training ... (once more: by force)",
         "Das Training wird gestoppt ... (noch einmal: mit Gewalt)",
     ),
+    "resumes_state": (
+        "goes on at step {step}/{steps} from the saved state {name}",
+        "geht bei Step {step}/{steps} vom Trainingsstand {name} aus weiter",
+    ),
+    "resumes_weights": (
+        "goes on at step {step}/{steps} from the weights of {name} alone",
+        "geht bei Step {step}/{steps} allein von den Gewichten in {name} aus weiter",
+    ),
     "goes_on": (
         "The training goes on. Watch it: cinderlora watch {run}. Stop it: cinderlora stop {run}",
         "Das Training läuft weiter. Zusehen: cinderlora watch {run}. Stoppen: cinderlora stop {run}",
@@ -140,6 +148,28 @@ WORDS: dict[str, tuple[str, str]] = {
         "Mit Gewalt, da von selbst nicht beendet: {names}",
     ),
     "stop_left": ("Could not be ended: {names}", "Nicht zu beenden: {names}"),
+    # sd-scripts
+    "step_preparing": ("Looking what there is", "Nachsehen, was da ist"),
+    "step_cloning": ("Fetching sd-scripts", "sd-scripts holen"),
+    "step_environment": ("Making a Python environment", "Python-Umgebung anlegen"),
+    "step_torch": ("Installing PyTorch", "PyTorch installieren"),
+    "step_requirements": ("Installing what sd-scripts needs", "Installieren, was sd-scripts braucht"),
+    "step_verifying": ("Trying whether it works", "Ausprobieren, ob es funktioniert"),
+    "cleaning_up": ("Cleaning up ...", "Wird aufgeräumt ..."),
+    "installed": ("sd-scripts is installed: {path}", "sd-scripts ist installiert: {path}"),
+    "install_was_there": (
+        "sd-scripts was there already and is left as it is: {path}",
+        "sd-scripts war schon da und bleibt, wie es ist: {path}",
+    ),
+    "install_remember": ("To have it used from now on: {command}", "Damit es von jetzt an verwendet wird: {command}"),
+    "install_remembered": ("It is used from now on.", "Es wird von jetzt an verwendet."),
+    "trainer_works": ("It can be used.", "Es kann verwendet werden."),
+    "trainer_folder": ("Folder", "Ordner"),
+    "trainer_version": ("Version", "Version"),
+    "trainer_python": ("Python", "Python"),
+    "trainer_torch": ("PyTorch", "PyTorch"),
+    "trainer_gpus": ("GPU", "GPU"),
+    "trainer_scripts": ("Scripts", "Scripts"),
     # config
     "key": ("Setting", "Einstellung"),
     "value": ("Value", "Wert"),

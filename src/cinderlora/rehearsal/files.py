@@ -59,8 +59,8 @@ def write(path: Path, entries: Mapping[str, object], data: bytes, metadata: Mapp
         raise
 
 
-def read_f32(path: Path) -> dict[str, Array]:
-    """The tensors of a file written here in F32 (a training state's)."""
+def read(path: Path) -> dict[str, Array]:
+    """The tensors of a file written here, as float32."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
@@ -68,7 +68,12 @@ def read_f32(path: Path) -> dict[str, Array]:
     tensors = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        tensors[name] = np.frombuffer(content[start + begin : start + end], np.float32).reshape(entry["shape"])
+        raw = content[start + begin : start + end]
+        if entry["dtype"] == "BF16":
+            values = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = np.frombuffer(raw, np.float16 if entry["dtype"] == "F16" else np.float32).astype(np.float32)
+        tensors[name] = values.reshape(entry["shape"])
     return tensors
 
 

@@ -106,6 +106,18 @@ class Saver:
         with (folder / "optimizer.bin").open("wb") as file:
             np.savez(file, mean=adam.mean, square=adam.square, steps=adam.steps)
         log(f"Optimizer state saved in {folder / 'optimizer.bin'}")
+        # The trainer's own are pickles; nothing needs to be read from them here.
+        for what, part in (("Scheduler state", "scheduler.bin"), ("Random states", "random_states_0.pkl")):
+            with (folder / part).open("wb") as file:
+                np.savez(file, steps=adam.steps)
+            log(f"{what} saved in {folder / part}")
+
+    def start_from_weights(self) -> None:
+        """Take up the weights of the LoRA that ``network_weights`` names, where it names one."""
+        path = self.settings.text("network_weights")
+        if path:
+            load(self.network, self.kind, files.read(Path(path)))
+            log(f"load network weights from {path}: <All keys matched successfully>")
 
     def resume(self, adam: Adam) -> int:
         """Take up the state that ``resume`` names; the step it was saved at, 0 without one."""
@@ -116,7 +128,7 @@ class Saver:
         log(f"Loading states from {folder}")
         state = json.loads((folder / "train_state.json").read_text())
         log(f"load train state from {folder / 'train_state.json'}: {state}")
-        load(self.network, self.kind, files.read_f32(folder / "model.safetensors"))
+        load(self.network, self.kind, files.read(folder / "model.safetensors"))
         log("All model weights loaded successfully")
         with np.load(folder / "optimizer.bin") as saved:
             adam.mean[:], adam.square[:], adam.steps = saved["mean"], saved["square"], int(saved["steps"])

@@ -124,6 +124,7 @@ class Training:
         log(f"use {OPTIMIZERS.get(optimizer.lower(), optimizer)} optimizer | {settings.pairs('optimizer_args')}")
         self.adam = Adam(self.network, learning_rate(optimizer, settings.number("learning_rate"), dim))
         self.saver = Saver(settings, self.kind, self.network, float(alpha), self.script)
+        self.saver.start_from_weights()
         self.sampler = Sampler(settings, self.kind, self.network)
 
     def _announce(self, datasets: Sequence[Dataset], batches: int, epochs: int, accumulation: int, steps: int) -> None:

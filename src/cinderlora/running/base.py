@@ -15,12 +15,13 @@ from cinderlora.running.folder import RunFolder, StateName
 from cinderlora.running.folding import Status, fold_all
 from cinderlora.running.follow import Follower
 from cinderlora.running.guardian import Guardian
-from cinderlora.running.starting import default_runs_folder
-from cinderlora.types import Result
+from cinderlora.running.starting import begin, default_runs_folder
+from cinderlora.types import Plan, Result
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
     from cinderlora.registry import Registry
+    from cinderlora.trainers import Trainer
 
 __all__ = ["RunBase"]
 
@@ -104,6 +105,28 @@ class RunBase:
             case Stopped(by=by):
                 raise TrainingStopped("training_stopped", by=by)
         raise StillRunning("still_running", folder=str(self.folder))
+
+    def resume_plan(self, *, steps: int | None = None, trainer: Trainer | None = None) -> Plan:
+        """The plan that goes on with this run, which has ended: from its newest complete saved state, or else from the
+        weights of its newest complete checkpoint. `plan.resumed_from` says from what, `plan.warnings` what will not go
+        on as if nothing had been.
+
+        `steps` are those in all, where there are to be more than the run was to have. `trainer` is the one on record
+        unless given. Raises `StillRunning`; `JobRefused`, where nothing is left to do or there is nothing to go on from
+        (codes `resume_done`, `nothing_to_resume`), or where the job could not be launched either. Reads files for a
+        second or so: call it in a thread from async code.
+        """
+        from cinderlora.registry import Registry
+        from cinderlora.running.resuming import plan_to_resume
+
+        registry = Registry.from_installed() if self._registry is None else self._registry
+        return plan_to_resume(self._folder, registry[self.model_type], steps=steps, trainer=trainer)
+
+    def _begin_resumed(
+        self, steps: int | None, trainer: Trainer | None, runs: Path | str | None, configs: Path | str | None
+    ) -> Path:
+        plan = self.resume_plan(steps=steps, trainer=trainer)
+        return begin(plan, Path(runs) if runs else self.folder.parent, Path(configs) if configs else None)
 
     def _ending(self) -> Event | None:
         if self._own_follower.ending is not None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from cinderlora.errors import RunNotFound
+from cinderlora.frozendict import FrozenDict
+from cinderlora.problems import Problem
 from cinderlora.running import supervisor
 from cinderlora.types import LoraFacts, Settings
 
@@ -30,6 +32,7 @@ class Launch:
     name: str
     model_type: str
     output: Path
+    """Where the trainer writes. In a record it may be relative to the run folder."""
     lora: str
     """The LoRA's file name."""
     created: float
@@ -37,6 +40,9 @@ class Launch:
     stages: tuple[dict[str, Any], ...]
     steps: int | None = None
     first_step: int = 0
+    publish: Path | None = None
+    """Where the files of a resumed training are put in the end."""
+    warnings: tuple[Problem, ...] = ()
     zero_at_start: tuple[str, ...] = ()
     rehearsal: bool = False
 
@@ -48,7 +54,10 @@ class Launch:
             # An id that is not there would be that of every process without one, and stopping goes by it.
             if not isinstance(known[name], str) or not known[name]:
                 raise TypeError(name)
-        return cls(**{**known, "output": Path(known["output"]), "stages": tuple(known["stages"])})
+        known["output"] = Path(known["output"])
+        known["publish"] = Path(known["publish"]) if known.get("publish") else None
+        known["warnings"] = tuple(Problem(w["code"], w["params"], "warning") for w in known.get("warnings", ()))
+        return cls(**{**known, "stages": tuple(known["stages"])})
 
 
 @frozen(kw_only=True)
@@ -63,6 +72,10 @@ class State:
     log_length: int = 0
     """Bytes of `output.log` that are the run's."""
     lora: LoraFacts = LoraFacts()
+    published: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
+    """What the files of a resumed training are called among those of the earlier runs, by their own names."""
+    publish_problem: str = ""
+    """Why some of them could not be put there."""
 
     started: float
     trainer: dict[str, Any]
@@ -106,10 +119,11 @@ class RunFolder:
         try:
             if record is None:
                 raise RunNotFound("run_not_found", folder=str(path))
-            self.launch = Launch.from_record(record)
-        except (AttributeError, KeyError, TypeError) as error:
+            self.path = path.absolute()
+            launch = Launch.from_record(record)
+            self.launch = attrs.evolve(launch, output=self.path / launch.output)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunNotFound("run_not_found", folder=str(path)) from error
-        self.path = path.absolute()
         self.log = self.path / supervisor.LOG
         self._state: State | None = None
         self._signature: list[int] | None = None
@@ -122,7 +136,7 @@ class RunFolder:
             record = supervisor.read_record(str(self.path), supervisor.STATE)
             try:
                 self._state = State.from_record(record) if record is not None else None
-            except (AttributeError, KeyError, TypeError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 self._state = None
             self._signature = signature
         return self._state

@@ -27,7 +27,7 @@ from cinderlora.events import (
     Warned,
 )
 from cinderlora.markers import Marker, SamplesDue
-from cinderlora.problems import Diagnosis
+from cinderlora.problems import Diagnosis, Problem
 from cinderlora.running import supervisor
 from cinderlora.running.folder import RunFolder, State
 from cinderlora.running.guardian import Guardian
@@ -91,6 +91,8 @@ class Follower:
             return
         if self._at is None:
             yield self._started(state)
+            for n, problem in enumerate(self.folder.launch.warnings, 1):
+                yield Warned(problem.code, str(problem), problem.params, seq=n, time=state.started)
             self._at = 0
         if state.ended is not None:
             there = state.log_length
@@ -106,6 +108,8 @@ class Follower:
             return
         if state.ended is not None or lost:
             yield from self._resolved(self._stream.close(), state)
+            if state.publish_problem:
+                yield self._not_published(state, there)
             self.ending = self._ending(state, there)
             yield self.ending
         elif not self._live:
@@ -140,7 +144,7 @@ class Follower:
         return Started(
             launch.name,
             launch.model_type,
-            launch.output,
+            launch.publish or launch.output,
             rehearsal=launch.rehearsal,
             first_step=launch.first_step,
             seq=0,
@@ -185,16 +189,28 @@ class Follower:
             return Stopped(state.stopped_by or "", seq=seq, time=ended)
         return Failed(self._diagnosis(state), state.exit_code, seq=seq, time=ended)
 
+    def _not_published(self, state: State, length: int) -> Warned:
+        params = {"folder": str(self.folder.launch.publish), "why": state.publish_problem}
+        params["output"] = str(self.folder.launch.output)
+        problem = Problem("not_published", params)
+        return Warned(problem.code, str(problem), problem.params, seq=length * 1024 + 1022, time=state.ended)
+
+    def _in_place(self, path: Path, state: State) -> Path:
+        """Where a file of the run is now: those of a resumed training are put among the earlier runs' in the end."""
+        launch = self.folder.launch
+        name = state.published.get(path.relative_to(launch.output).as_posix())
+        return path if name is None or launch.publish is None else launch.publish / name
+
     def _result(self, state: State) -> Result:
         launch = self.folder.launch
         lora = launch.output / launch.lora
         return Result(
-            lora=lora,
+            lora=self._in_place(lora, state),
             steps=self._progress.step if self._progress else None,
             loss=self._progress.loss if self._progress else None,
             seconds=state.ended - state.started if state.ended is not None else None,
-            checkpoints=tuple(path for path in self._checkpoints if path != lora),
-            samples=tuple(self._samples),
+            checkpoints=tuple(self._in_place(path, state) for path in self._checkpoints if path != lora),
+            samples=tuple(self._in_place(path, state) for path in self._samples),
             rehearsal=launch.rehearsal,
         )
 
@@ -209,7 +225,8 @@ class Follower:
     def _never_started(self) -> Iterator[Event]:
         """A folder that was laid out, and then nothing: the machine went down."""
         launch = self.folder.launch
-        yield Started(launch.name, launch.model_type, launch.output, rehearsal=launch.rehearsal, seq=0)
+        output = launch.publish or launch.output
+        yield Started(launch.name, launch.model_type, output, launch.rehearsal, launch.first_step, seq=0)
         self.ending = Failed(Diagnosis("run_lost"), seq=1023)
         yield self.ending
 

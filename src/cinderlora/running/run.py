@@ -24,6 +24,7 @@ from cinderlora.types import Plan
 
 if TYPE_CHECKING:
     from cinderlora.registry import Registry
+    from cinderlora.trainers import Trainer
 
 __all__ = ["Events", "Run", "attach", "launch", "runs", "status"]
 
@@ -85,9 +86,27 @@ class Run(RunBase):
         """
         return await _to_the_end(lambda: stop_run(self._folder, grace, by))
 
+    def resume(
+        self,
+        *,
+        steps: int | None = None,
+        trainer: Trainer | None = None,
+        runs: Path | str | None = None,
+        detach: bool = False,
+        configs: Path | str | None = None,
+    ) -> Launching:
+        """Go on with this run, which has ended: `async with run.resume() as resumed`, a run of its own.
+
+        It starts from what `resume_plan` finds, and raises what that raises. Its folder lies beside this one's unless
+        `runs` says otherwise. It trains the steps that are left and counts on, and in the end its files lie in the
+        output folder under the steps in all; no checkpoint or sample that is there is overwritten. For the block,
+        `detach` and `configs` see `launch`.
+        """
+        return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs), detach, self._registry)
+
 
 class Launching:
-    """The context manager that `launch` gives."""
+    """The context manager that `launch` and `Run.resume` give."""
 
     def __init__(self, begins: Callable[[], Path], detach: bool, registry: Registry | None) -> None:
         self._begins = begins

@@ -47,7 +47,8 @@ def begin(plan: Plan, runs: Path | None = None, configs: Path | None = None) -> 
         if shutil.which(stage.argv[0]) is None:
             raise LaunchFailed("launch_trainer_missing", program=stage.argv[0])
     with ExitStack() as undo:
-        _make_writable(plan.output, undo, "output_not_writable")
+        if plan.publish is not None or plan.output.is_absolute():
+            _make_writable(plan.publish or plan.output, undo, "output_not_writable")
         _make_writable(runs, undo, "launch_runs_folder")
         try:
             folder = _lay_out(plan, runs, undo)
@@ -84,6 +85,8 @@ def _refuse_bad_names(plan: Plan) -> None:
         if not is_plain_file_name(name):
             raise LaunchFailed("launch_name", name=name)
     paths = [*plan.files, *(link.target for link in plan.links)]
+    if not plan.output.is_absolute():
+        paths.append(plan.output.as_posix())
     taken = set(paths)
     for path in paths:
         parts = path.split("/")
@@ -140,6 +143,8 @@ def _lay_out(plan: Plan, runs: Path, undo: ExitStack) -> Path:
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
     for link in plan.links:
         _link(link, folder)
+    if not plan.output.is_absolute():
+        (folder / plan.output).mkdir(parents=True, exist_ok=True)
     (folder / supervisor.LOG).touch()
     (folder / supervisor.LOCK).touch()
     _write_private(folder / supervisor.LAUNCH, _launch_record(plan, now))
@@ -181,16 +186,20 @@ def _link(link: Link, folder: Path) -> None:
 
 
 def _launch_record(plan: Plan, now: float) -> dict[str, object]:
+    from cinderlora.serial import to_json
+
     return {
         "id": secrets.token_hex(8),
         "name": plan.name,
         "model_type": plan.model_type,
         "created": now,
-        "output": str(plan.output.absolute()),
+        "output": str(plan.output),
         "lora": plan.lora,
         "stages": [{"name": s.name, "argv": list(s.argv), "env": dict(s.env), "cwd": s.cwd} for s in plan.stages],
         "steps": plan.steps,
         "first_step": plan.first_step,
+        "publish": None if plan.publish is None else str(plan.publish.absolute()),
+        "warnings": [{"code": p.code, "params": to_json(p.params)} for p in plan.warnings],
         "zero_at_start": list(plan.zero_at_start),
         "rehearsal": plan.rehearsal,
     }

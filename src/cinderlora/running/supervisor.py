@@ -11,6 +11,10 @@ lock file. `--adopt` takes over from a supervisor that was killed: it waits for 
 What is recorded, in this order, is what lets every follower see the same events: the facts about the files, then that
 the run is ending, then (no follower reads on from here) the length of the log with everything else.
 
+A resumed training writes into its run folder, since sd-scripts counts its steps from 0 again and would overwrite
+earlier files of the same names. When it has ended, its files are put where the earlier ones lie, under steps that count
+on.
+
 The Windows parts are written by its documentation; nobody has run them yet.
 """
 
@@ -259,6 +263,7 @@ _SIZES = {
 }  # fmt: skip
 _CHUNK = 1 << 17  # bytes; a multiple of every element's size
 _HEADER_LIMIT = 100 * 1000 * 1000  # bytes, safetensors' own
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a bad file can raise
 
 
 def _all_ones(bits: int) -> bytes:
@@ -303,7 +308,7 @@ def lora_facts(path: str, before: list[int] | None, zero_at_start: list[str]) ->
             tensors = _tensors(file, now[1])
             facts["complete"] = True
             facts["finite"], facts["trained"] = _look_through(file, tensors, zero_at_start)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UNREADABLE as error:
         facts["problem"] = "%s: %s" % (type(error).__name__, error)
     return facts
 
@@ -355,6 +360,91 @@ def _look_through(
     return finite, trained
 
 
+# ---- the files of a resumed training ---------------------------------------------------------------------------------
+
+_END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def published_name(name: str, stem: str, first_step: int) -> str:
+    """What a checkpoint or sample of a resumed training is called among earlier runs' files: its step is the one in
+    all. Files that sd-scripts names by epochs, which begin anew too, get the steps that were done before instead.
+
+    "cg_elena-step00000004.safetensors" after 8 steps is "cg_elena-step00000012.safetensors".
+    """
+    at = name.rfind("/") + 1 + len(stem) + 1
+    begins, rest = name[:at], name[at:]
+    if name.startswith("sample/"):
+        step, mark, more = rest.partition("_")
+        if mark and step.isdecimal():
+            return "%s%06d_%s" % (begins, int(step) + first_step, more)
+        return "%safter%06d_%s" % (begins, first_step, rest)
+    step, ending = os.path.splitext(rest)
+    if step.startswith("step") and step[4:].isdecimal():
+        return "%sstep%08d%s" % (begins, int(step[4:]) + first_step, ending)
+    return "%safter%08d-%s" % (begins, first_step, rest)
+
+
+def is_whole(path: str) -> bool:
+    """Whether a checkpoint or a picture is all there: one that a trainer was ended over stays where it is."""
+    try:
+        with open(path, "rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            if path.lower().endswith(".safetensors"):
+                _tensors(file, length)
+            elif path.lower().endswith(".png"):
+                file.seek(max(0, length - len(_END_OF_PNG)))
+                return file.read() == _END_OF_PNG
+    except UNREADABLE:
+        return False
+    return length > 0
+
+
+def put(source: str, target: str, mark: str, replace: bool = False) -> bool:
+    """Give a file a second name, in another folder: a hard link, or a copy where that cannot be; there at once and
+    whole, or not at all. False where another file has that name, unless it is to be replaced. `mark` is the run's own.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.samefile(source, target):
+            return True
+    part = os.path.join(os.path.dirname(target), ".%s.%s" % (os.path.basename(target), mark))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)  # of a supervisor that was killed here
+    try:
+        try:
+            os.link(source, part)
+        except OSError:
+            _copy(source, part)
+        if not replace:
+            try:
+                os.link(part, target)
+                return True
+            except FileExistsError:
+                return False
+            except OSError:  # there are no hard links here
+                if os.path.lexists(target):
+                    return False
+        os.replace(part, target)
+        return True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+
+
+def _copy(source: str, target: str) -> None:
+    with open(source, "rb") as file:
+        there = os.fstat(file.fileno())
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), there.st_mode & 0o777)
+        with os.fdopen(fd, "wb") as copy:
+            while True:
+                data = file.read(_CHUNK)
+                if not data:
+                    break
+                copy.write(data)
+            copy.flush()
+            os.fsync(copy.fileno())
+    os.utime(target, ns=(there.st_atime_ns, there.st_mtime_ns))
+
+
 # ---- the record ------------------------------------------------------------------------------------------------------
 
 
@@ -392,7 +482,7 @@ class Supervisor:
     def __init__(self, folder: str, launch: dict[str, Any]) -> None:
         self.folder = folder
         self.launch = launch
-        self.output = str(launch["output"])
+        self.output = os.path.join(folder, launch["output"])
         self.lora = os.path.join(self.output, str(launch["lora"]))
         self.me = {"pid": os.getpid(), "start": start_of(os.getpid())}
         self.state: dict[str, Any] = {}
@@ -588,6 +678,9 @@ class Supervisor:
                 ended = os.stat(os.path.join(self.folder, LOG)).st_mtime
         self.files.look(thoroughly=True)
         facts = lora_facts(self.lora, self.state["before"], self.launch["zero_at_start"])
+        if self.launch.get("publish"):
+            good = facts["fresh"] and facts["complete"] and facts["finite"] and facts["trained"] is not False
+            self._publish(str(self.launch["publish"]), code == 0 and good)
         self._insist("ending")
         try:
             length = os.stat(os.path.join(self.folder, LOG)).st_size
@@ -595,6 +688,28 @@ class Supervisor:
             length = 0
         self.state.update(exit_code=code, ended=ended, stopped_by=stopped_by, lora=facts, log_length=length)
         self._insist("ended")
+
+    def _publish(self, folder: str, finished: bool) -> None:
+        """Put the files of a resumed training among those of the earlier runs. None of them is overwritten but the
+        LoRA, and that only by one of a training that has finished, as any training does."""
+        lora = str(self.launch["lora"])
+        published: dict[str, str] = {}
+        problem = ""
+        for name in sorted(self.files.names | {lora}):
+            source = os.path.join(self.output, name)
+            if not (finished if name == lora else is_whole(source)):
+                continue
+            target = name
+            if name != lora:
+                target = published_name(name, os.path.splitext(lora)[0], int(self.launch["first_step"]))
+            path = os.path.join(folder, target)
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                if put(source, path, str(self.launch["id"]), replace=name == lora):
+                    published[name] = target
+            except OSError as error:
+                problem = error.strerror or str(error)
+        self.state.update(published=published, publish_problem=problem)
 
     def _insist(self, state: str) -> None:
         """Write the record, however long it takes to find room for it. What it says is known nowhere else."""

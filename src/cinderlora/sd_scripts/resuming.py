@@ -45,9 +45,9 @@ class Saved:
 def saved_in(folder: Path, lora: str, names: Iterable[str], since: float, until: float) -> list[Saved]:
     """The states and checkpoints that a run wrote into a folder between two times, in seconds since the epoch.
 
-    `lora` is the LoRA's file name, `names` are the checkpoints on record. Of a state nothing but JSON and safetensors is
-    read: the rest are pickles, and only looked at from outside. Files of the same names that another training wrote are
-    told by their times.
+    `lora` is the LoRA's file name, `names` are the checkpoints on record. Of a state nothing but JSON and safetensors
+    is read: the rest are pickles, and only looked at from outside. Files of the same names that another training wrote
+    are told by their times.
     """
     stem = Path(lora).stem
 
@@ -145,6 +145,9 @@ def resumed_table(training: Mapping[str, Any], resumption: Resumption, steps: in
         changes |= {"resume": str(resumption.path), "initial_step": 0}
     else:
         changes["network_weights"] = str(resumption.path)
+        if isinstance(seed := training.get("seed"), int):
+            # With the first run's seed it would see the first run's pictures, noise and timesteps over again.
+            changes["seed"] = (seed + resumption.step) % 2**32
     return {key: value for key, value in {**training, **changes}.items() if value is not None}
 
 
