@@ -204,3 +204,31 @@ def test_a_picture_that_cannot_be_read_is_named(registry, trainer, pictures, tmp
     assert last.diagnosis.code == "image_unreadable"
     assert "elena_02" in last.diagnosis.cause
     shutil.rmtree(training.folder)
+
+
+@pytest.mark.parametrize("model_type", NEEDED)
+def test_stopped_and_resumed(registry, trainer, pictures, tmp_path, model_type):
+    """Stopped behind its first checkpoint, it goes on from the state saved there and reaches the full count."""
+    output = tmp_path / "out"
+    settings = {"steps": 6, "save_every": 2, "sample_every": 0, "save_state": True}
+    job = small_job(registry, model_type, pictures, output, **settings)
+    with launch(registry[model_type].plan(job, trainer), runs=tmp_path / "runs") as training:
+        for event in training:
+            if isinstance(event, CheckpointSaved):
+                training.stop()
+    assert isinstance(event, Stopped)
+    assert processes_of(training.folder) == []
+    saved = {path.name: path.read_bytes() for path in output.glob("*.safetensors")}
+    assert "cg_elena-step00000002.safetensors" in saved
+    assert "cg_elena.safetensors" not in saved
+
+    with training.resume() as rest:
+        events = list(rest)
+    assert isinstance(events[-1], Finished), events[-1]
+    steps = [e.step for e in events if isinstance(e, Progress) and e.step]
+    assert (steps[-1], rest.result.steps, rest.result.lora) == (6, 6, output / "cg_elena.safetensors")
+    assert min(steps) > 2 or steps[0] == 2
+    assert rest.result.lora.exists()
+    for name, data in saved.items():
+        assert (output / name).read_bytes() == data, f"{name} was overwritten"
+    assert processes_of(rest.folder) == []
