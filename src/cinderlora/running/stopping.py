@@ -77,7 +77,9 @@ def stop_run(folder: RunFolder, grace: float = GRACE, by: str | None = None) -> 
             asked.update(processes.ask(left, state))
         else:
             forced.update(processes.kill(left))
-        if not left and (guardian.is_over() or waited > grace + _RECORD_LIMIT):
+        # The supervisor goes by itself, right after its last word.
+        is_done = guardian.is_over() and not (state is not None and supervisor.is_running(state.supervisor))
+        if not left and (is_done or waited > grace + _RECORD_LIMIT):
             break
         if left and waited > grace + _FORCE_LIMIT:
             break
