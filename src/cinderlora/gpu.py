@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from cinderlora.types import Preset
+
+T = TypeVar("T")
 
 ENOUGH = 0.92
 """A card reports a little less than its name says: so much of a preset's figure is enough (24 GB cards say 22.5)."""
@@ -13,23 +16,38 @@ ENOUGH = 0.92
 
 def memory_gb() -> float | None:
     """The memory of the largest NVIDIA card in GiB, or None where there is none or nothing can be asked."""
+    sizes = _of_each_card(lambda nvml, card: nvml.nvmlDeviceGetMemoryInfo(card).total / 2**30)
+    return max(sizes, default=None)
+
+
+def load() -> str | None:
+    """How busy each card is and how full its memory, e.g. "98 %, 15.2 of 16.0 GB"; None where nothing can be asked."""
+
+    def said(nvml: Any, card: Any) -> str:
+        memory, busy = nvml.nvmlDeviceGetMemoryInfo(card), nvml.nvmlDeviceGetUtilizationRates(card).gpu
+        return f"{busy} %, {memory.used / 2**30:.1f} of {memory.total / 2**30:.1f} GB"
+
+    return "; ".join(_of_each_card(said)) or None
+
+
+def _of_each_card(question: Callable[[Any, Any], T]) -> list[T]:
+    """What NVIDIA's library answers for each card; nothing where it is not there or does not answer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nvidia-ml-py and its unofficial twin warn of each other
         try:
-            import pynvml
+            import pynvml as nvml
         except ImportError:
-            return None
+            return []
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return []
     try:
-        cards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return max((pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30 for card in cards), default=None)
-    except pynvml.NVMLError:
-        return None
+        return [question(nvml, nvml.nvmlDeviceGetHandleByIndex(i)) for i in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError:
+        return []
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
 
 
 def largest_fitting(presets: Sequence[Preset], memory: float | None) -> Preset | None:

@@ -237,7 +237,9 @@ def _usable(folder: RunFolder, facts: LoraFacts) -> str:
 
 
 def _stalled() -> Warned:
-    params = {"minutes": int(_STALLED / 60)}
+    from cinderlora.gpu import load
+
+    params = {"minutes": int(_STALLED / 60), "gpu": load()}
     text = text_of("stalled", params, "en")
     return Warned("stalled", f"{text.message} {text.fix}" if text else "stalled", params)
 
