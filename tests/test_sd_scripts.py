@@ -8,10 +8,13 @@ large: one at a time, `pytest -n0 -m sd_scripts`.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
+import attrs
 import psutil
 import pytest
 
@@ -151,6 +154,8 @@ def broken(tmp_path: Path, name: str, data: bytes) -> Path:
         ({"models": {"model": "TRUNCATED"}}, "model_file_truncated"),
         ({"models": {"model": "RUBBISH"}}, "model_file_unreadable"),
         ({"models": {"t5xxl": "nowhere.safetensors"}}, "model_file_missing"),
+        ({"models": {"model": "flux_tiny"}}, "wrong_architecture"),
+        ({"models": {"clip_g": "t5xxl"}}, "wrong_architecture"),
         ({"optimizer": "AdamW8bit"}, "missing_package"),
         ({"optimizer": "NoSuchOptimizer"}, "bad_setting"),
         ({"learning_rate": 1e30, "sample_every": 0}, "nan_loss"),
@@ -168,6 +173,8 @@ def test_a_failure_is_diagnosed(registry, trainer, pictures, tmp_path, options, 
                     models[role] = broken(tmp_path, "half.safetensors", start.read(1 << 20))
             case "RUBBISH":
                 models[role] = broken(tmp_path, "rubbish.safetensors", b"\xff" * 4096)
+            case "flux_tiny" | "t5xxl":
+                models[role] = BENCH / f"models/{file}.safetensors"
             case _:
                 models[role] = tmp_path / file
     job = small_job(registry, "sd3", pictures, tmp_path / "out", **options | {"models": models})
@@ -176,6 +183,25 @@ def test_a_failure_is_diagnosed(registry, trainer, pictures, tmp_path, options, 
     found = events[-1].diagnosis
     assert found.code == code, found
     assert found.cause and found.fix and found.evidence
+
+
+def test_a_data_set_that_is_gone_is_diagnosed_though_the_exit_code_is_0(registry, trainer, pictures, tmp_path):
+    plan = registry["sd3"].plan(small_job(registry, "sd3", pictures, tmp_path / "out"), trainer)
+    with launch(attrs.evolve(plan, links=()), runs=tmp_path / "runs") as training:
+        *_, last = training
+    assert isinstance(last, Failed)
+    assert (last.exit_code, last.diagnosis.code) == (0, "dataset_empty")
+
+
+def test_a_trainer_that_was_killed_is_diagnosed(registry, trainer, pictures, tmp_path):
+    job = small_job(registry, "sd3", pictures, tmp_path / "out", steps=3000, save_every=0, sample_every=0)
+    with launch(registry["sd3"].plan(job, trainer), runs=tmp_path / "runs") as training:
+        for event in training:
+            if isinstance(event, Progress) and event.step == 5:
+                record = json.loads((training.folder / "state.json").read_text())
+                os.kill(record["trainer"]["pid"], signal.SIGKILL)
+    assert isinstance(event, Failed)
+    assert (event.exit_code, event.diagnosis.code) == (-9, "killed")
 
 
 def test_a_full_disk_is_diagnosed(registry, trainer, pictures, tmp_path):
