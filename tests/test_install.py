@@ -139,6 +139,7 @@ def in_folder(path: Path) -> list[str]:
 # ---- all of it -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_it_installs_and_is_found(tmp_path, repository, environ, build):
     steps: list[InstallStep] = []
@@ -171,6 +172,7 @@ async def test_it_installs_and_is_found(tmp_path, repository, environ, build):
     assert before == {file: file.stat().st_mtime_ns for file in path.rglob("*") if "__pycache__" not in file.parts}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_removed_again(tmp_path, repository, environ, build):
     async def work():
         # No packages but PyTorch: nothing that the scripts need.
@@ -182,6 +184,7 @@ def test_what_cannot_be_used_is_removed_again(tmp_path, repository, environ, bui
     assert in_folder(tmp_path) == ["bin"]
 
 
+@pytest.mark.slow
 def test_a_package_that_there_is_not(tmp_path, repository, environ, wheels):
     async def work():
         build = TorchBuild("fake", packages=("no-such-torch",), index=str(wheels))
