@@ -125,6 +125,13 @@ VALUES = {
         "wrong_architecture",
         {},
     ),
+    "another-component": (
+        "Loaded CLIP-G: _IncompatibleKeys(missing_keys=['text_model.embeddings.token_embedding.weight'])\n"
+        "Loaded T5xxl: _IncompatibleKeys(missing_keys=['encoder.embed_tokens.weight'], unexpected_keys=[])\n"
+        + raised("NotImplementedError: Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty()"),
+        "component_not_loaded",
+        {"component": "CLIP-G"},
+    ),
     "lora-of-another-model": (
         raised("RuntimeError: Error(s) in loading state_dict for LoRANetwork:"),
         "bad_setting",

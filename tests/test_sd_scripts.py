@@ -155,7 +155,7 @@ def broken(tmp_path: Path, name: str, data: bytes) -> Path:
         ({"models": {"model": "RUBBISH"}}, "model_file_unreadable"),
         ({"models": {"t5xxl": "nowhere.safetensors"}}, "model_file_missing"),
         ({"models": {"model": "flux_tiny"}}, "wrong_architecture"),
-        ({"models": {"clip_g": "t5xxl"}}, "wrong_architecture"),
+        ({"models": {"clip_g": "t5xxl"}}, "component_not_loaded"),
         ({"optimizer": "AdamW8bit"}, "missing_package"),
         ({"optimizer": "NoSuchOptimizer"}, "bad_setting"),
         ({"learning_rate": 1e30, "sample_every": 0}, "nan_loss"),

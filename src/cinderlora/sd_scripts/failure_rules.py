@@ -134,6 +134,8 @@ RULES: tuple[Rule, ...] = (
     Rule("wrong_architecture", r"^KeyError: 'x_embedder\.proj\.weight'"),
     Rule("wrong_architecture", r"^KeyError: '[\w.]+\.(?:weight|bias|scale)'", r"load_target_model|load_"),
     Rule("wrong_architecture", r"^ValueError: max\(\) (?:arg|iterable argument) is (?:an )?empty", r"analyze_|load_"),
+    # No weight of the file was wanted: it is another component's, or keeps its text encoders under other names.
+    Rule("component_not_loaded", r"Cannot copy out of meta tensor; no data"),
     # ---- pictures, captions, caches ----
     Rule("caption_empty", r"caption file is empty / [^:]*: (?P<path>.+)$"),
     Rule("latents_nan", r"NaN detected in (?:latents|text encoder outputs): (?P<path>.+)$"),

@@ -43,6 +43,8 @@ _PICTURE_FILE = re.compile(r"Error loading file: (?P<file>.+)$")
 _MODEL_FILE = re.compile(r"(?:from|checkpoint:?|weights) (?P<path>\S.*\.(?:safetensors|sft|ckpt|pth?))$")
 _SAVING = re.compile(r"^saving checkpoint: (?P<path>.+)$")
 _NETWORK_MODULE = re.compile(r"^import network module: (?P<module>\S+)$")
+# T5XXL always lacks the one that it shares with another.
+_NOT_LOADED = re.compile(r"^Loaded (?P<component>[\w-]+): _IncompatibleKeys\(missing_keys=\['(?!encoder\.embed_tokens)")
 _NOT_INCLUDED = re.compile(r"(?P<role>\w+) is not included in the checkpoint")
 _NO_PICTURES = (
     re.compile(r"ignore subset with image_dir='(?P<path>.+)': no images"),
@@ -140,6 +142,8 @@ def _by_rule(failure: Failure, rule: Rule, found: re.Match[str], raised: Raised)
         if not params["role"]:
             look_back(_NOT_INCLUDED)
             params["role"] = str(params["role"]).upper() or "VAE / text encoder"
+    elif code == "component_not_loaded":
+        look_back(_NOT_LOADED)
     elif code == "wrong_network_module":
         if "module" not in params:
             look_back(_NETWORK_MODULE)
