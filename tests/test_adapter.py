@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cinderlora import (
     CinderloraError,
     ConfigError,
+    Failure,
     Preset,
     Registry,
     SdScripts,
@@ -233,6 +234,20 @@ def test_what_a_real_training_lacks(registry, wish, pictures, tmp_path):
     assert codes.count("component_missing") == 3 and "model_file_missing" in codes and "trainer_not_found" in codes
     german = next(p for p in report.errors if p.code == "trainer_not_found").text("de").message
     assert german.startswith("Kohya sd-scripts nicht gefunden")
+
+
+def test_out_of_memory_the_next_smaller_preset_is_named(registry, wish):
+    sdxl = registry["sdxl"]
+    line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 80.00 MiB."
+
+    def diagnosis(preset: str):
+        settings = sdxl.job(**wish, preset=preset).settings
+        lines = ["Traceback (most recent call last):", line]
+        return sdxl.diagnosis(Failure(model_type="sdxl", exit_code=1, lines=lines, settings=settings))
+
+    assert diagnosis("24gb").params["preset"] == "16gb" and "16gb" in diagnosis("24gb").fix
+    assert diagnosis("16gb").params["preset"] == "8gb"
+    assert "preset" not in diagnosis("8gb").params and diagnosis("8gb").changes
 
 
 def test_jobs_and_settings_are_frozen_and_can_be_copied(registry, wish):

@@ -311,7 +311,21 @@ class Adapter:
 
     def diagnosis(self, failure: Failure) -> Diagnosis:
         """Why a run that is known to have failed did so; `unknown` where nobody can tell."""
-        return self._diagnosis(failure) or Diagnosis(code="unknown", evidence=failure.lines[-5:])
+        found = self._diagnosis(failure) or Diagnosis(code="unknown", evidence=failure.lines[-5:])
+        is_ours = found.code == "cuda_out_of_memory" and found.cause == found.text("en").message
+        smaller = self._smaller_preset(failure.settings) if is_ours and failure.settings else None
+        if smaller is None:
+            return found
+        return Diagnosis(found.code, {**found.params, "preset": smaller.name}, found.evidence, changes=found.changes)
+
+    def _smaller_preset(self, settings: Settings) -> Preset | None:
+        """The largest preset that puts less on the card at once: fewer pixels in a batch."""
+
+        def pixels(s: Settings) -> int:
+            return (s.resolution or 0) ** 2 * (s.batch_size or 1)
+
+        smaller = [preset for preset in self.presets.values() if 0 < pixels(preset) < pixels(settings)]
+        return max(smaller, key=lambda preset: preset.vram_gb or 0, default=None)
 
     def _diagnosis(self, failure: Failure) -> Diagnosis | None:
         for plugin, call in self._registry.implementations("diagnose", self._plugin):
