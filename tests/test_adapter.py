@@ -247,7 +247,7 @@ def test_out_of_memory_the_next_smaller_preset_is_named(registry, wish):
 
     assert diagnosis("24gb").params["preset"] == "16gb" and "16gb" in diagnosis("24gb").fix
     assert diagnosis("16gb").params["preset"] == "8gb"
-    assert "preset" not in diagnosis("8gb").params and diagnosis("8gb").changes
+    assert "preset" not in diagnosis("8gb").params and diagnosis("8gb").changes == {"resolution": 384}
 
 
 def test_jobs_and_settings_are_frozen_and_can_be_copied(registry, wish):

@@ -201,6 +201,8 @@ def _less_memory(failure: Failure) -> Mapping[str, Any]:
         return {"resolution": max(512, (s.resolution or 0) - 256)}
     if (s.network_dim or 0) > 8:
         return {"network_dim": (s.network_dim or 0) // 2}
+    if (s.resolution or 0) > 256:
+        return {"resolution": max(256, (s.resolution or 0) - 128)}
     return {}
 
 
