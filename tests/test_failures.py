@@ -442,7 +442,8 @@ def test_what_a_program_can_change(output: str, changes: dict[str, Any]) -> None
         (Settings(batch_size=1, blocks_to_swap=20, resolution=768), "training", {"blocks_to_swap": 28}),
         (Settings(batch_size=1, blocks_to_swap=35, resolution=1024), "training", {"resolution": 768}),
         (Settings(resolution=512, network_dim=32), "training", {"network_dim": 16}),
-        (Settings(resolution=512, network_dim=4), "training", {}),
+        (Settings(resolution=512, network_dim=4), "training", {"resolution": 384}),
+        (Settings(resolution=256, network_dim=4), "training", {}),
     ],
 )
 def test_less_memory_step_by_step(settings: Settings | None, phase: str, changes: dict[str, Any]) -> None:
