@@ -158,13 +158,16 @@ def _output_problems(output: Path) -> Iterator[Problem]:
 
 
 def _vram_problems(adapter: Adapter, job: Job, trainer: Trainer) -> Iterator[Problem]:
-    from cinderlora.gpu import ENOUGH, memory_gb
+    from cinderlora.gpu import ENOUGH, holders, memory_gb
 
     if trainer.is_rehearsal:
         return
     needed, there = _vram(adapter, job), memory_gb()
     if needed is not None and there is not None and there < ENOUGH * needed:
         yield Problem("vram_small", {"there": round(there, 1), "needed": needed}, severity="warning")
+    others = holders()
+    if others:
+        yield Problem("gpu_in_use", {"programs": others}, severity="warning")
 
 
 def _vram(adapter: Adapter, job: Job) -> float | None:

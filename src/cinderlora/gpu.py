@@ -30,6 +30,32 @@ def load() -> str | None:
     return "; ".join(_of_each_card(said)) or None
 
 
+def holders() -> tuple[str, ...]:
+    """The processes that hold memory of the cards, the largest first, e.g. "ComfyUI, process 4711, 10.2 GB".
+
+    Never tried on a card: it is written by NVIDIA's documentation of the library.
+    """
+
+    def of(nvml: Any, card: Any) -> list[tuple[float, int]]:
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(card)
+        return [((process.usedGpuMemory or 0) / 2**30, process.pid) for process in running]
+
+    found = sorted((entry for card in _of_each_card(of) for entry in card), reverse=True)
+    return tuple(f"{_program(pid)}, process {pid}, {size:.1f} GB" for size, pid in found)
+
+
+def _program(pid: int) -> str:
+    """What people call a process: ComfyUI is a script of Python like many others."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        words = " ".join([process.cwd(), *process.cmdline()])
+        return "ComfyUI" if "comfyui" in words.lower() else process.name()
+    except psutil.Error:
+        return "a program"
+
+
 def _of_each_card(question: Callable[[Any, Any], T]) -> list[T]:
     """What NVIDIA's library answers for each card; nothing where it is not there or does not answer."""
     with warnings.catch_warnings():
