@@ -101,6 +101,7 @@ async def attaching(folder: Path, registry: Registry) -> None:
     (run.folder / "output.log").write_bytes(log)
     record = json.loads((run.folder / "state.json").read_text())
     supervisor.write_whole(str(run.folder), supervisor.STATE, {**record, "log_length": len(log)})
+    del log  # or its 80 MB would hide what following takes
     me = psutil.Process()
     before = me.memory_info().rss
     begun, count = time.perf_counter(), 0

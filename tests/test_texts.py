@@ -36,8 +36,7 @@ def codes_in_source() -> set[str]:
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                     name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                    kinds = {*cinderlora.__all__, "_about"}
-                    is_ours = name in kinds and (name in {"Problem", "Diagnosis"} or is_error(name))
+                    is_ours = name in {"Problem", "Diagnosis"} or is_error(name)
                     if is_ours and isinstance(node.args[0].value, str):
                         found.add(node.args[0].value)
     return found

@@ -94,7 +94,7 @@ class Report:
     samples: int | None = None
     """Sample pictures that will be drawn."""
     disk_bytes: int | None = None
-    """Bytes that the LoRA files, caches and samples will take, an estimate."""
+    """Bytes that the LoRA files, caches and samples will take. Not estimated yet: always None."""
     vram_gb: float | None = None
     """GPU memory the settings are meant for in GB, the preset's or the model type's figure."""
 
