@@ -22,6 +22,7 @@ __all__ = [
     "Component",
     "Failure",
     "Job",
+    "Layer",
     "Link",
     "LoraFacts",
     "ModelFile",
@@ -324,6 +325,17 @@ PRESET_FIELDS = ("name", "title", "vram_gb", "base", "model_type")
 # ---- model files ----
 
 
+@frozen
+class Layer:
+    """Layers of one shape that the trainer's own LoRA module attaches itself to: linear ones, or convolutions."""
+
+    inputs: int
+    outputs: int
+    count: int = 1
+    kernel: int = 1
+    """The side of a convolution's kernel in pixels; 1 for linear layers."""
+
+
 @frozen(kw_only=True)
 class ModelFile:
     """A model on disk: a file, a folder, or the first of a set of shards.
@@ -332,6 +344,10 @@ class ModelFile:
     "schnell", ...), `precision` how its weights are kept ("fp32", "bf16", "fp8_e4m3fn", ...), `size` its bytes,
     `bundled` the roles of what else is inside, `problems` what is wrong with it, `limits` the largest value that it
     allows for a setting (`{"blocks_to_swap": 35}`).
+
+    `layout` says whose names its tensors have ("bfl", "diffusers", "comfyui", ...). `parameters` and `precisions` say
+    for each part inside it, by role, how many numbers it holds and how they are kept. `layers` are those of its own
+    part that a LoRA is trained on: what the size of the LoRA's file follows from.
     """
 
     path: Path = field(converter=Path)
@@ -342,6 +358,10 @@ class ModelFile:
     bundled: tuple[str, ...] = field(default=(), converter=as_tuple)
     problems: tuple[Problem, ...] = field(default=(), converter=as_tuple)
     limits: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
+    layout: str = ""
+    parameters: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
+    precisions: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
+    layers: tuple[Layer, ...] = field(default=(), converter=as_tuple)
 
     @property
     def usable(self) -> bool:
