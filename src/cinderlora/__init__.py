@@ -152,6 +152,7 @@ __all__ = [
     "Header",
     "InstallFailed",
     "Job",
+    "Layer",
     "JobRefused",
     "LaunchFailed",
     "Link",
