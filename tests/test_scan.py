@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import cinderlora_flux.scan as flux
 import cinderlora_sd3.scan as sd3
 import cinderlora_sdxl.scan as sdxl
+from cinderlora import Problem, Registry, SdScripts, hookimpl
 from cinderlora.models import Header, HeaderCache, ModelLibrary, Tensor, read_header, scan
 from cinderlora.models.folders import extra_model_paths, find_model_files
 from cinderlora.models.hollow import write_hollow
@@ -56,6 +57,12 @@ BUNDLED = {
     "sd35_medium": ("vae",),
 }
 UNTRAINABLE = {"chroma": "model_variant"}
+LAYOUTS = {
+    **dict.fromkeys(("flux_dev", "flux_schnell", "chroma"), "bfl"),
+    **dict.fromkeys(("flux_ae", "sd3_vae", "sdxl_vae"), "ldm"),
+    **dict.fromkeys(("clip_l", "clip_g", "t5xxl"), "transformers"),
+    **dict.fromkeys(BUNDLED, "sgm"),
+}
 
 
 def tensors_of(name: str, dtype: str = "BF16", prefix: str = "") -> dict[str, Tensor]:
@@ -104,7 +111,10 @@ def test_each_header_is_known_to_those_it_belongs_to(tmp_path: Path, name: str, 
             continue
         assert (file.role, file.variant) == TRUTH[name][kind]
         assert (file.precision, file.size) == (PRECISIONS[dtype], path.stat().st_size)
-        assert file.bundled == BUNDLED.get(name, ())
+        assert (file.bundled, file.layout) == (BUNDLED.get(name, ()), LAYOUTS[name])
+        assert file.precisions == dict.fromkeys((file.role, *file.bundled), PRECISIONS[dtype])
+        whole = without(tensors_of(name), "denoiser.")
+        assert sum(file.parameters.values()) == sum(tensor.parameters for tensor in whole.values())
         expected = [UNTRAINABLE[name]] if name in UNTRAINABLE else []
         assert codes(file) == expected + (["model_fp8_e5m2"] if dtype == "F8_E5M2" else [])
 
@@ -113,6 +123,41 @@ def test_each_header_is_known_to_those_it_belongs_to(tmp_path: Path, name: str, 
 def test_flux_with_comfyuis_prefix_is_fine(tmp_path: Path, name: str) -> None:
     file = seen("flux", write(tmp_path / "a.safetensors", name, prefix=PREFIX))
     assert (file.role, file.variant, file.usable) == ("model", name.removeprefix("flux_"), True)
+    assert (file.layout, file.limits["blocks_to_swap"]) == ("comfyui", 35)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("name", TRUTH)
+def test_under_a_prefix_that_is_none_of_theirs_no_header_can_be_used(name: str, dtype: str) -> None:
+    for prefix in (PREFIX, "model.", "net."):
+        for kind in TYPES:
+            file = seen_as(kind, tensors_of(name, dtype, prefix), f"{name}.safetensors")
+            if file is not None and file.role == "model" and prefix == PREFIX and name.startswith("flux"):
+                continue  # ComfyUI's prefix is FLUX's too
+            assert file is None or not file.usable
+
+
+def test_a_mixed_file_says_what_most_of_it_is_kept_in_and_what_the_rest() -> None:
+    tensors = {
+        name: tensor if len(tensor.shape) > 1 else Tensor("BF16" if ".norm." in name else "F32", tensor.shape)
+        for name, tensor in tensors_of("flux_dev", "F8_E4M3").items()
+    }
+    inside = {"text_encoders.clip_l.x.weight": Tensor("F16", (9, 9)), "vae.x": Tensor("F32", (5,))}
+    file = seen_as("flux", {PREFIX + name: tensor for name, tensor in tensors.items()} | inside)
+    assert file is not None
+    assert (file.precision, codes(file)) == ("fp8_e4m3fn", [])
+    assert file.precisions == {
+        "model": "fp8_e4m3fn",
+        "model.rest": "fp32+bf16",
+        "clip_l": "fp16",
+        "ae": "fp32",
+    }
+    assert file.parameters == {"model": sum(t.parameters for t in tensors.values()), "clip_l": 81, "ae": 5}
+
+
+def test_a_flux_whose_norms_are_named_as_only_comfyui_does_is_refused() -> None:
+    renamed = {name.replace("_norm.scale", "_norm.weight"): tensor for name, tensor in tensors_of("flux_dev").items()}
+    assert codes(seen_as("flux", renamed)) == ["model_layout"]
 
 
 def diffusers_flux(guided: bool = True) -> dict[str, Tensor]:
@@ -217,6 +262,8 @@ def test_sd3_in_the_layout_of_diffusers_is_refused() -> None:
 def test_text_encoders_inside_an_sd3_come_with_a_warning() -> None:
     file = seen_as("sd3", tensors_of("sd3_medium_incl_clips"))
     assert (codes(file), codes(file, "warning")) == ([], ["model_encoders_inside"])
+    assert file is not None
+    assert file.problems[0].params["wins"] == ["clip_g"]
     scaled = {
         "text_encoders.t5xxl.transformer.a.weight": Tensor("F8_E4M3", (9,)),
         "text_encoders.t5xxl.scaled_fp8": Tensor("F32", ()),
@@ -233,8 +280,7 @@ UNET = "model.diffusion_model.input_blocks."
         ({f"{UNET}0.0.weight": (320, 9, 3, 3)}, "model", "inpaint", ["model_variant"]),
         ({f"{UNET}0.0.weight": (320, 8, 3, 3)}, "model", "edit", ["model_variant"]),
         ({f"{UNET}4.1.transformer_blocks.0.attn2.to_k.weight": (768, 1280)}, "model", "refiner", ["model_variant"]),
-        ({f"{UNET}4.1.transformer_blocks.0.attn2.to_k.weight": (640, 768)}, "", "sd1", ["model_variant"]),
-        ({f"{UNET}4.1.transformer_blocks.0.attn2.to_k.weight": (640, 1024)}, "", "sd2", ["model_variant"]),
+        ({"edm_mean": (4,), "edm_std": (4,)}, "model", "playground", ["model_variant"]),
         ({"v_pred": ()}, "model", "v-prediction", []),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -246,6 +292,23 @@ def test_relatives_of_sdxl(changes: dict[str, tuple[int, ...]], role: str, varia
     assert (file.role, file.variant, codes(file)) == (role, variant, problems)
 
 
+def sdxl_unet_of_diffusers(prefix: str = "") -> dict[str, Tensor]:
+    """Enough of it to be known, with a linear layer, one that is none, and all depths."""
+    names: dict[str, tuple[int, ...]] = {
+        "conv_in.weight": (320, 4, 3, 3),
+        "down_blocks.1.attentions.0.proj_in.weight": (640, 640),
+        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight": (640, 2048),
+        "down_blocks.1.resnets.0.time_emb_proj.weight": (640, 1280),
+        "mid_block.attentions.0.transformer_blocks.9.attn2.to_k.weight": (1280, 2048),
+    }
+    return {prefix + name: Tensor("F16", shape) for name, shape in names.items()}
+
+
+def test_kolors_is_no_sdxl_although_it_has_its_unet() -> None:
+    kolors = tensors_of("sdxl_base") | {f"{PREFIX}label_emb.0.0.weight": Tensor("F16", (1280, 5632))}
+    assert seen_as("sdxl", kolors) is None
+
+
 def test_an_sdxl_checkpoint_has_to_be_whole() -> None:
     whole = tensors_of("sdxl_base")
     no_vae = seen_as("sdxl", without(whole, "first_stage_model."))
@@ -253,8 +316,10 @@ def test_an_sdxl_checkpoint_has_to_be_whole() -> None:
     assert (codes(no_vae), no_vae.problems[0].params["missing"]) == (["model_incomplete"], ["vae"])
     unet = {name.removeprefix(PREFIX): tensor for name, tensor in whole.items() if name.startswith(PREFIX)}
     assert codes(seen_as("sdxl", unet)) == ["model_prefix"]
-    diffusers = {"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight": Tensor("F16", (640, 2048))}
-    assert codes(seen_as("sdxl", diffusers)) == ["model_layout"]
+    assert codes(seen_as("sdxl", sdxl_unet_of_diffusers())) == ["model_layout"]
+    smaller = seen_as("sdxl", without(whole, f"{PREFIX}middle_block.1."))
+    assert smaller is not None
+    assert (smaller.variant, codes(smaller)) == ("distilled", ["model_variant"])
 
 
 def test_other_peoples_text_encoders_are_not_taken() -> None:
@@ -439,6 +504,18 @@ def test_a_model_for_which_all_is_there_goes_over_a_better_one(tmp_path: Path) -
     assert names(library("sd3", tmp_path).defaults())["model"] == "b_with_clips.safetensors"
 
 
+def test_fp8_goes_first_where_it_saves_room_and_last_where_it_costs_precision(tmp_path: Path) -> None:
+    for name, role in (("flux_dev", "model"), ("t5xxl", "t5xxl"), ("clip_l", "clip_l"), ("flux_ae", "ae")):
+        for dtype in ("F8_E4M3", "BF16"):
+            write(tmp_path / f"{role}_{dtype}_flux.safetensors", name, dtype)
+    assert names(library("flux", tmp_path).defaults()) == {
+        "model": "model_F8_E4M3_flux.safetensors",
+        "t5xxl": "t5xxl_F8_E4M3_flux.safetensors",
+        "clip_l": "clip_l_BF16_flux.safetensors",
+        "ae": "ae_BF16_flux.safetensors",
+    }
+
+
 def test_what_is_missing_is_left_out_of_the_defaults(tmp_path: Path) -> None:
     write(tmp_path / "clip_l.safetensors", "clip_l")
     assert names(library("flux", tmp_path).defaults()) == {"clip_l": "clip_l.safetensors"}
@@ -568,6 +645,34 @@ def test_a_set_of_shards_is_one_model(tmp_path: Path) -> None:
     assert ["model_shard_missing"] in [codes(file) for file in library("flux", tmp_path).files]
 
 
+@given(st.sampled_from(sorted(TRUTH)), st.data())
+@settings(max_examples=60)
+def test_a_real_header_that_was_tampered_with_is_used_or_named(name: str, data: st.DataObject) -> None:
+    """Names dropped, renamed and given other shapes, precisions and prefixes: never an error, never a riddle."""
+    prefix = data.draw(st.sampled_from(["", "", PREFIX, "a."]))
+    tensors = tensors_of(name, data.draw(st.sampled_from([*PRECISIONS, "U8", "I8", "F6_E2M3"])), prefix)
+    known = sorted(tensors)
+    for _ in range(data.draw(st.integers(0, 4))):
+        key = data.draw(st.sampled_from(known))
+        tensor = tensors.pop(key, None)
+        change = data.draw(st.sampled_from(["drop", "rename", "shape", "dtype", "keep a few"]))
+        if change == "keep a few":
+            tensors = dict(list(tensors.items())[: data.draw(st.integers(0, 40))])
+        elif change == "rename":
+            tensors[f"{key}.x"] = Tensor("F16", (1,))
+        elif change == "shape":
+            tensors[key] = Tensor("F16", tuple(data.draw(st.lists(st.integers(0, 4096), max_size=5))))
+        elif change == "dtype" and tensor is not None:
+            tensors[key] = Tensor(data.draw(st.sampled_from(["F64", "F8_E5M2", "X9\x1b"])), tensor.shape)
+    header = Header(path=Path(f"models/{name}.safetensors"), size=1, tensors=tensors)
+    for kind, claim in TYPES.items():
+        for file in claim([header]):
+            assert file.usable or file.problems, kind
+            assert not file.usable or file.role in {"model", "clip_l", "clip_g", "t5xxl", "ae", "vae"}
+            assert all(problem.message.isprintable() for problem in file.problems)
+            assert file.role in file.parameters or not tensors or not file.role
+
+
 def test_a_claim_gets_batches_and_the_files_keep_their_order(tmp_path: Path) -> None:
     paths = [write_hollow(tmp_path / f"{i:03d}.safetensors", {"x": Tensor("F16", (i + 1,))}) for i in range(150)]
     handed: list[Path] = []
@@ -606,3 +711,72 @@ def test_any_tree_is_scanned_to_the_end(tmp_path_factory: pytest.TempPathFactory
     paths = [path for path in root.rglob("*.safetensors") if path.is_file()]
     assert {file.path for file in models.files} == {path for path in paths if "loop" not in path.parts}
     assert scan(root, flux.scan, COMPONENTS["flux"]) == models
+
+
+# ---- what is given for a job ----------------------------------------------------------------------------------------
+
+
+def checked(pictures: Path, tmp_path: Path, kind: str, **models: Path) -> list[Problem]:
+    adapter = Registry.from_installed()[kind]
+    job = adapter.job(name="elena", trigger="elena", dataset=pictures, output=tmp_path, preset="16gb", models=models)
+    return list(adapter.check(job, SdScripts(tmp_path)).problems)
+
+
+def test_a_model_of_another_kind_is_an_error_that_names_it(tmp_path: Path, pictures: Path) -> None:
+    sd1 = {f"{UNET}1.1.transformer_blocks.0.attn2.to_k.weight": Tensor("F16", (320, 768))}
+    sd1 |= {f"{UNET}4.1.transformer_blocks.0.attn2.to_k.weight": Tensor("F16", (640, 768))}
+    path = write_hollow(tmp_path / "v1-5-pruned.safetensors", sd1)
+    found = [
+        problem for problem in checked(pictures, tmp_path, "sdxl", model=path) if problem.code == "wrong_component"
+    ]
+    assert [(problem.severity, problem.params["is_a"]) for problem in found] == [("error", "Stable Diffusion 1.5")]
+
+
+def test_a_file_of_another_role_is_an_error(tmp_path: Path, pictures: Path) -> None:
+    path = write(tmp_path / "clip_l.safetensors", "clip_l")
+    found = [
+        problem.params["is_a"]
+        for problem in checked(pictures, tmp_path, "flux", t5xxl=path)
+        if problem.code == "wrong_component"
+    ]
+    assert found == ["clip_l"]
+
+
+def test_a_t5_beside_one_that_is_inside_comes_with_a_warning(tmp_path: Path, pictures: Path) -> None:
+    inside = {"text_encoders.t5xxl.transformer.shared.weight": Tensor("F16", (32128, 4096))}
+    path = write_hollow(tmp_path / "sd3.safetensors", tensors_of("sd3_medium_incl_clips") | inside)
+    t5, clip_l = write(tmp_path / "t5.safetensors", "t5xxl"), write(tmp_path / "clip_l.safetensors", "clip_l")
+    found = checked(pictures, tmp_path, "sd3", model=path, t5xxl=t5, clip_l=clip_l)
+    told = [problem for problem in found if problem.code == "model_inside_wins"]
+    assert [(problem.severity, problem.params["given"]) for problem in told] == [("warning", str(t5))]
+    assert "component_missing" not in [problem.code for problem in found]
+
+
+def test_a_folder_that_is_a_model_can_be_given(tmp_path: Path, pictures: Path) -> None:
+    folder = tmp_path / "FLUX.1-dev"
+    (folder / "transformer").mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline", "transformer": ["diffusers", "T"]}')
+    shards(folder / "transformer", "diffusion_pytorch_model", diffusers_flux(), 3)
+    write(folder / "ae.safetensors", "flux_ae")  # beside it, as in the original repository
+    problems = checked(pictures, tmp_path, "flux", model=folder)
+    assert [problem.code for problem in problems if problem.code.startswith(("model_", "wrong_"))] == []
+    adapter = Registry.from_installed()["flux"]
+    job = adapter.job(name="elena", trigger="elena", dataset=pictures, output=tmp_path, models={"model": folder})
+    assert adapter.looked_into(job).models["model"].path == folder
+    assert adapter.looked_into(job).models["model"].variant == "dev"
+
+
+def test_a_plugin_that_comes_later_has_its_say(tmp_path: Path) -> None:
+    class Ours:
+        @hookimpl
+        def scan_models(self, files: Sequence[Header]) -> list[ModelFile]:
+            return [ModelFile(path=file.path, role="model", variant="ours") for file in files]
+
+    path = write_hollow(tmp_path / "ours.safetensors", {"x": Tensor("F16", (2,))})
+    registry = Registry.from_installed()
+    adapter = registry["flux"]
+    assert adapter.scan_models(path).files[0].role == ""
+    registry.register(Ours(), name="ours")
+    assert adapter.scan_models(path).files[0].variant == "ours"
+    registry.unregister("ours")
+    assert registry["flux"].scan_models(path).files[0].role == ""

@@ -1,4 +1,5 @@
-"""FLUX.1 for cinderlora: the plugin's hooks. What they know stands in `preset_table`, `scan` and `args`."""
+"""FLUX.1 for cinderlora: the plugin's hooks. What they know stands in
+`preset_table`, `scan`, `args` and `cost`."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
 
 @hookimpl
 def model_type() -> ModelType:
+    from cinderlora_flux.cost import FOOTPRINTS
+
     return ModelType(
         name="flux",
         title="FLUX.1",
         min_vram_gb=16,
         script="flux_train_network.py",
         network_module="networks.lora_flux",
+        footprints=FOOTPRINTS,
         components=[
             Component("model", title="FLUX transformer"),
             Component("clip_l", title="CLIP-L"),

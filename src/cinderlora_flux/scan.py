@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from cinderlora.models import Header
-from cinderlora.models.components import clip_l, model_file, problem, t5xxl, vae
+from cinderlora.models.components import clip_l, lora_layers, model_file, problem, t5xxl, vae
 from cinderlora.problems import Problem, Severity
-from cinderlora.types import ModelFile
+from cinderlora.types import Layer, ModelFile
 
 __all__ = ["blocks", "max_blocks_to_swap", "scan"]
 
 COMFYUI_PREFIX = "model.diffusion_model."
+IN_FOLDER = "transformer/"
 WIDTH = 3072
 
 # The parts that all-in-one files of ComfyUI carry, none of which sd-scripts takes from there.
@@ -24,7 +25,10 @@ _INSIDE = {"clip_l": "text_encoders.clip_l.", "t5xxl": "text_encoders.t5xxl.", "
 
 
 def scan(files: Sequence[Header]) -> Iterator[ModelFile]:
-    """The transformers, CLIP-L, T5XXL and autoencoders among these headers."""
+    """The transformers, CLIP-L, T5XXL and autoencoders among these headers.
+
+    "dev" is everything that is built as FLUX.1 dev is, Krea and Kontext too: their headers do not differ.
+    """
     for header in files:
         found = _transformer(header) or clip_l(header) or t5xxl(header) or _autoencoder(header)
         if found is not None:
@@ -44,7 +48,7 @@ def _transformer(header: Header) -> ModelFile | None:
     if not layout:
         return None
     tensors = header.tensors
-    bundled = tuple(role for role, start in _INSIDE.items() if tensors.has_prefix(start))
+    inside = {role: start for role, start in _INSIDE.items() if tensors.has_prefix(start)}
     variant = _variant(header, prefix)
     problems = [*_loading_problems(header, prefix, layout)]
     if variant == "schnell":
@@ -53,8 +57,15 @@ def _transformer(header: Header) -> ModelFile | None:
         )
     elif variant != "dev":
         problems.append(problem(header, "model_variant", variant=_TITLES[variant]))
-    found = model_file(header, "model", variant, prefix=prefix, bundled=bundled, problems=problems)
-    return attrs.evolve(found, limits={"blocks_to_swap": max_blocks_to_swap(*blocks(header))})
+    layers = tensors.once("flux layers", lambda: _layers(header, prefix, layout))
+    found = model_file(
+        header, "model", variant, layout="comfyui" if prefix == COMFYUI_PREFIX else layout, prefix=prefix,
+        inside=inside, layers=layers, limits={"blocks_to_swap": max_blocks_to_swap(*blocks(header))}, problems=problems,
+    )  # fmt: skip
+    # Of a folder in diffusers' form sd-scripts takes the transformer alone, and only in the three shards of the
+    # original; one in a single file can be given by itself.
+    alone = [part for part in header.parts if part.parent.name == "transformer"]
+    return attrs.evolve(found, path=alone[0]) if header.format == "diffusers" and len(alone) == 1 else found
 
 
 _TITLES = {
@@ -69,7 +80,7 @@ _TITLES = {
 def _layout(header: Header) -> tuple[str, str]:
     """The prefix of the transformer's names, and whose names they are: "bfl", "diffusers", or "" for no FLUX."""
     tensors = header.tensors
-    for prefix in ("", COMFYUI_PREFIX):
+    for prefix in (IN_FOLDER,) if header.format == "diffusers" else ("", COMFYUI_PREFIX):
         if f"{prefix}double_blocks.0.img_attn.qkv.weight" in tensors and f"{prefix}img_in.weight" in tensors:
             return prefix, "bfl"
         names = (
@@ -103,10 +114,13 @@ def _variant(header: Header, prefix: str) -> str:
 
 
 def _loading_problems(header: Header, prefix: str, layout: str) -> Iterator[Problem]:
-    if header.parts and not (len(header.parts) == 3 and "00001-of-00003" in header.path.name):
+    parts = [part for part in header.parts if header.format != "diffusers" or part.parent.name == "transformer"]
+    if len(parts) > 1 and not (len(parts) == 3 and "00001-of-00003" in parts[0].name):
         # sd-scripts knows the three shards of the original in the layout of diffusers, no other set.
-        yield problem(header, "model_sharded", parts=len(header.parts))
-    if not prefix:
+        yield problem(header, "model_sharded", parts=len(parts))
+    if layout == "bfl" and f"{prefix}double_blocks.0.img_attn.norm.key_norm.weight" in header.tensors:
+        yield problem(header, "model_layout", layout="norm.weight")  # ComfyUI's own: the loader knows norm.scale
+    if prefix != COMFYUI_PREFIX:
         return
     if layout == "diffusers":
         yield problem(header, "model_layout", layout=f"diffusers, {prefix}")
@@ -126,6 +140,25 @@ def _bundle_order(header: Header, prefix: str) -> Severity | None:
         # by name up to 0.4, in the file's own order later.
         return "warning"
     return None
+
+
+def _layers(header: Header, prefix: str, layout: str) -> tuple[Layer, ...]:
+    """The linear layers of all blocks: what `networks/lora_flux.py` attaches itself to where it is told nothing."""
+    if layout == "bfl":
+        starts = (f"{prefix}double_blocks.", f"{prefix}single_blocks.")
+        return lora_layers(header.tensors, lambda name: name.startswith(starts))
+    double, single = blocks(header)
+    # Layers that diffusers keeps apart (queries, keys, values, the MLP's first one) are joined on loading.
+    shapes = {
+        (WIDTH, 6 * WIDTH): 2 * double,  # img_mod.lin, txt_mod.lin
+        (WIDTH, 3 * WIDTH): 2 * double + single,  # img_attn.qkv, txt_attn.qkv; modulation.lin
+        (WIDTH, WIDTH): 2 * double,  # img_attn.proj, txt_attn.proj
+        (WIDTH, 4 * WIDTH): 2 * double,  # img_mlp.0, txt_mlp.0
+        (4 * WIDTH, WIDTH): 2 * double,  # img_mlp.2, txt_mlp.2
+        (WIDTH, 7 * WIDTH): single,  # linear1
+        (5 * WIDTH, WIDTH): single,  # linear2
+    }
+    return tuple(Layer(inputs, outputs, count) for (inputs, outputs), count in shapes.items() if count)
 
 
 def blocks(header: Header) -> tuple[int, int]:

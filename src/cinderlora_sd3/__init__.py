@@ -1,4 +1,5 @@
-"""Stable Diffusion 3 for cinderlora: the plugin's hooks. What they know stands in `preset_table`, `scan` and `args`."""
+"""Stable Diffusion 3 for cinderlora: the plugin's hooks. What they know stands in
+`preset_table`, `scan`, `args` and `cost`."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
 
 @hookimpl
 def model_type() -> ModelType:
+    from cinderlora_sd3.cost import FOOTPRINTS
+
     return ModelType(
         name="sd3",
         title="Stable Diffusion 3",
         min_vram_gb=8,
         script="sd3_train_network.py",
         network_module="networks.lora_sd3",
+        footprints=FOOTPRINTS,
         components=[
             Component("model", title="SD3 checkpoint"),
             Component("clip_l", bundled=True, title="CLIP-L"),

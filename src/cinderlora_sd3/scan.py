@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import attrs
-
 from cinderlora.models import Header
-from cinderlora.models.components import clip_g, clip_l, model_file, precision_problems, problem, t5xxl, vae
+from cinderlora.models.components import (
+    clip_g,
+    clip_l,
+    lora_layers,
+    model_file,
+    precision_problems,
+    problem,
+    t5xxl,
+    vae,
+)
 from cinderlora.problems import Problem
 from cinderlora.types import ModelFile
 
@@ -47,13 +54,29 @@ def _checkpoint(header: Header) -> ModelFile | None:
     tensors = header.tensors
     prefix = next((p for p in (PREFIX, "") if all(p + name in tensors for name in _MMDIT)), None)
     if prefix is None:
-        if not all(name in tensors for name in _DIFFUSERS):
-            return None
-        return model_file(header, "model", problems=[problem(header, "model_layout", layout="diffusers")])
-    bundled = [role for role, start in _INSIDE.items() if tensors.has_prefix(start)]
-    problems = [*_problems(header, prefix, bundled)]
-    found = model_file(header, "model", _variant(header, prefix), prefix=prefix, bundled=bundled, problems=problems)
-    return attrs.evolve(found, limits={"blocks_to_swap": max_blocks_to_swap(blocks(header))})
+        return _in_diffusers_layout(header)
+    inside = {role: start for role, start in _INSIDE.items() if tensors.has_prefix(start)}
+    layers = tensors.once(
+        "sd3 layers", lambda: lora_layers(tensors, lambda name: name.startswith(f"{prefix}joint_blocks."))
+    )
+    return model_file(
+        header, "model", _variant(header, prefix), layout="sgm" if prefix else "bare", prefix=prefix, inside=inside,
+        layers=layers, limits={"blocks_to_swap": max_blocks_to_swap(blocks(header))},
+        problems=_problems(header, prefix, list(inside)),
+    )  # fmt: skip
+
+
+def _in_diffusers_layout(header: Header) -> ModelFile | None:
+    """sd-scripts has no loader for it, neither as a file nor as a folder."""
+    tensors, prefix = header.tensors, "transformer/" if header.format == "diffusers" else ""
+    if not all(prefix + name in tensors for name in _DIFFUSERS) or tensors.has_prefix(f"{prefix}controlnet_blocks."):
+        return None
+    variant = "sd3-medium"
+    if f"{prefix}transformer_blocks.0.attn.norm_k.weight" in tensors:
+        dual = f"{prefix}transformer_blocks.0.attn2.to_q.weight" in tensors
+        variant = "sd3.5-medium" if dual else "sd3.5-large"
+    problems = [problem(header, "model_layout", layout="diffusers")]
+    return model_file(header, "model", variant, layout="diffusers", prefix=prefix, problems=problems)
 
 
 def _problems(header: Header, prefix: str, bundled: Sequence[str]) -> Iterator[Problem]:
@@ -67,7 +90,8 @@ def _problems(header: Header, prefix: str, bundled: Sequence[str]) -> Iterator[P
     if encoders:
         # They win over files of their own (CLIP-L does not), but their names keep a "transformer." that is not taken
         # off: none of their weights is loaded, and v0.10.1 ends with "Cannot copy out of meta tensor".
-        yield problem(header, "model_encoders_inside", roles=encoders, severity="warning")
+        wins = [role for role in encoders if role != "clip_l"]
+        yield problem(header, "model_encoders_inside", roles=encoders, wins=wins, severity="warning")
     if "t5xxl" in encoders:  # the only one that is not converted on loading
         yield from precision_problems(header, header.tensors.precision(_INSIDE["t5xxl"]))
 

@@ -1,4 +1,5 @@
-"""SDXL for cinderlora: the plugin's hooks. What they know stands in `preset_table`, `scan` and `args`."""
+"""SDXL for cinderlora: the plugin's hooks. What they know stands in
+`preset_table`, `scan`, `args` and `cost`."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
 
 @hookimpl
 def model_type() -> ModelType:
+    from cinderlora_sdxl.cost import FOOTPRINTS
+
     return ModelType(
         name="sdxl",
         title="Stable Diffusion XL",
         min_vram_gb=8,
         script="sdxl_train_network.py",
         network_module="networks.lora",
+        footprints=FOOTPRINTS,
         components=[
             Component("model", title="SDXL checkpoint"),
             Component("vae", required=False, bundled=True, title="VAE"),

@@ -1,23 +1,33 @@
-"""Headers that were read before: of files that have not changed since, nothing is read again."""
+"""What was read before: of files that have not changed since, nothing is read again.
+
+Headers are kept for the next model type that asks for them, as many as there is room for; what a model type made of a
+file is small and kept for all.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from cinderlora.models.folders import FoundFile
 from cinderlora.models.headers import Header, Layout, read_header
+from cinderlora.types import ModelFile
 
 __all__ = ["HeaderCache"]
 
-# About 0.2 kB each. Files of one structure share their tensors, so this is room for a few thousand files of people's
-# own folders; beyond it those that were not asked for the longest are read again.
-MAX_TENSORS = 120_000
+# About 0.2 kB each. Files of one structure share their tensors, so this is room for many more files of people's own
+# folders; beyond it those that were not asked for the longest are read again.
+MAX_TENSORS = 60_000
 
-# Seconds for a file, above which reading waits for a disk or a network and several threads wait better than one.
-# Below, they would only take turns at decoding.
+Stamp = tuple[FoundFile | None, ...]
+
+# About 1 kB each.
+MAX_CLAIMS = 20_000
+
+# Seconds a file, above which reading waits for a disk or a network and several threads wait better than one. Below,
+# they would only take turns at decoding.
 _SLOW = 0.01
 _READERS = 8
 
@@ -31,7 +41,27 @@ class HeaderCache:
         self._users: dict[int, int] = {}  # how many headers share some tensors, by their id
         self._tensors = 0
         self._layouts: dict[bytes, Layout] = {}
+        self._claims: OrderedDict[Hashable, tuple[Stamp, tuple[ModelFile, ...]]] = OrderedDict()
         self._lock = threading.Lock()
+
+    def claimed(self, key: Hashable, stamp: Stamp) -> tuple[ModelFile, ...] | None:
+        """What was made of these files before, where they have not changed since; `key` says which and by whom."""
+        with self._lock:
+            entry = self._claims.get(key)
+            if entry is None or entry[0] != stamp:
+                return None
+            self._claims.move_to_end(key)
+            return entry[1]
+
+    def remember(self, key: Hashable, stamp: Stamp, claimed: tuple[ModelFile, ...]) -> None:
+        """Keep what was made of files, for `claimed`."""
+        if any(problem.code == "model_unreadable" for file in claimed for problem in file.problems):
+            return  # a disk comes back and permissions are given without a change of the file
+        with self._lock:
+            self._claims[key] = (stamp, claimed)
+            self._claims.move_to_end(key)
+            while len(self._claims) > MAX_CLAIMS:
+                self._claims.popitem(last=False)
 
     def read(self, files: Sequence[FoundFile]) -> list[Header]:
         """The headers of these files, in their order. Never raises for what is wrong with a file."""
@@ -47,10 +77,13 @@ class HeaderCache:
         return [header or fresh[file] for file, header in zip(files, known, strict=True)]
 
     def _read(self, files: Sequence[FoundFile]) -> Iterator[Header]:
-        began = time.monotonic()
+        waited = 0.0
         for number, file in enumerate(files, 1):
-            yield read_header(file.path, self._layouts)
-            if number >= 4 and time.monotonic() - began > number * _SLOW:
+            began, worked = time.monotonic(), time.thread_time()
+            header = read_header(file.path, self._layouts)
+            waited += time.monotonic() - began - (time.thread_time() - worked)
+            yield header
+            if number >= 4 and waited > number * _SLOW:
                 break
         if number < len(files):
             from concurrent.futures import ThreadPoolExecutor  # 5 ms that hardly anybody needs

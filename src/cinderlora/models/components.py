@@ -7,14 +7,18 @@ sd-scripts cannot load (it takes one file, in the layout looked for here) is rec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cinderlora.models.headers import Header, file_problem
+from cinderlora.models.headers import Header, Tensors, file_problem
 from cinderlora.problems import Problem, Severity
-from cinderlora.types import ModelFile
+from cinderlora.types import Layer, ModelFile
 
 __all__ = ["clip_g", "clip_l", "lora", "model_file", "precision_problems", "problem", "t5xxl", "vae"]
+
+# Kept like this, a tensor has the shape that the model says; four bits and the like are packed.
+_FLOATS = ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3fn", "fp8_e5m2", "fp8_scaled")
 
 _CLIP = "text_model.embeddings.token_embedding.weight"
 _CLIP_POSITIONS = "text_model.embeddings.position_embedding.weight"
@@ -27,6 +31,11 @@ _LORA = (
     ".hada_w1_a",
     ".lokr_w1",
     ".lokr_w2",
+    ".lora.down.weight",
+    "_lora.down.weight",
+    ".oft_blocks",
+    ".oft_diag",
+    ".diff",
 )
 
 
@@ -36,11 +45,25 @@ def problem(header: Header, code: str, severity: Severity = "error", **params: A
 
 
 def model_file(
-    header: Header, role: str, variant: str = "", *, prefix: str = "", bundled: Iterable[str] = (),
+    header: Header, role: str, variant: str = "", *, layout: str = "", prefix: str = "",
+    inside: Mapping[str, str] | None = None, layers: Iterable[Layer] = (), limits: Mapping[str, float] | None = None,
     problems: Iterable[Problem] = (),
 ) -> ModelFile:  # fmt: skip
-    """A `ModelFile` for a header, with the precision of the weights below `prefix` and its problems."""
-    precision = header.tensors.precision(prefix) if header.tensors else header.precision
+    """A `ModelFile` for a header: its own part is what lies below `prefix`, `inside` says below which the others do.
+
+    How much each part holds and how that is kept is counted here, and what forbids its use for that is added to the
+    problems. `precisions` has one word for each part, and under `"<role>.rest"` how the rest of it is kept where that
+    is mixed: `{"model": "fp8_e4m3fn", "model.rest": "bf16+fp32"}`.
+    """
+    inside = inside or {}
+    parts = {role: header.tensors.part(prefix)} if header.tensors else {}
+    parts |= {other: header.tensors.part(start) for other, start in inside.items()}
+    precision = parts[role].precision if role in parts else header.precision
+    precisions = {role: precision} if precision else {}
+    for name, part in parts.items():
+        precisions[name] = part.precision
+        if part.others:
+            precisions[f"{name}.rest"] = "+".join(part.others)
     problems = list(problems)
     problems += [p for p in precision_problems(header, precision) if p not in problems]
     return ModelFile(
@@ -49,9 +72,27 @@ def model_file(
         variant=variant,
         precision=precision,
         size=header.size,
-        bundled=tuple(bundled),
+        bundled=tuple(inside),
         problems=problems,
+        limits=limits or {},
+        layout=layout,
+        parameters={name: part.parameters for name, part in parts.items()},
+        precisions=precisions,
+        layers=layers if precision in _FLOATS else (),
     )
+
+
+def lora_layers(tensors: Tensors, wanted: Callable[[str], bool]) -> tuple[Layer, ...]:
+    """The layers among the tensors with wanted names: matrices, and kernels of one pixel, which LoRA treats alike."""
+    flat = {tensor for tensor in set(tensors.values()) if len(tensor.shape) > 1 and tensor.shape[2:] in {(), (1, 1)}}
+    shapes = Counter(
+        [
+            tensor.shape[:2]
+            for name, tensor in tensors.items()
+            if tensor in flat and name.endswith(".weight") and wanted(name)
+        ]
+    )
+    return tuple(Layer(inputs, outputs, count) for (outputs, inputs), count in shapes.items())
 
 
 def precision_problems(header: Header, precision: str) -> tuple[Problem, ...]:
@@ -62,13 +103,22 @@ def precision_problems(header: Header, precision: str) -> tuple[Problem, ...]:
     """
     if precision in {"fp8_scaled", "fp8_e5m2"}:
         return (problem(header, f"model_{precision}"),)
-    if precision in {"", "fp32", "fp16", "bf16", "fp8_e4m3fn", "fp64"} or header.format == "gguf":
+    if precision in {"", *_FLOATS} or header.format == "gguf":
         return ()  # for GGUF the header says so itself
     return (problem(header, "model_quantized", precision=precision),)
 
 
 def _one_file(header: Header) -> tuple[Problem, ...]:
     return (problem(header, "model_sharded", parts=len(header.parts)),) if header.parts else ()
+
+
+def _encoder_layers(header: Header) -> tuple[Layer, ...]:
+    """Those of the attention and of the MLPs; T5's table of relative positions is none."""
+    return header.tensors.once("encoder layers", lambda: lora_layers(header.tensors, _in_an_encoder))
+
+
+def _in_an_encoder(name: str) -> bool:
+    return name.startswith(("text_model.encoder.layers.", "encoder.block.")) and "relative_attention" not in name
 
 
 def clip_l(header: Header) -> ModelFile | None:
@@ -79,7 +129,7 @@ def clip_l(header: Header) -> ModelFile | None:
     positions = header.tensors.shape(_CLIP_POSITIONS)
     if positions is not None and positions != (77, 768):  # LongCLIP has 248; sd-scripts builds 77
         problems.append(problem(header, "model_variant", variant=f"LongCLIP ({positions[0]} tokens)"))
-    return model_file(header, "clip_l", problems=problems)
+    return model_file(header, "clip_l", layout="transformers", layers=_encoder_layers(header), problems=problems)
 
 
 def clip_g(header: Header) -> ModelFile | None:
@@ -89,7 +139,7 @@ def clip_g(header: Header) -> ModelFile | None:
     problems = list(_one_file(header))
     if "text_projection.weight" not in header.tensors:
         problems.append(problem(header, "model_incomplete", missing="text_projection.weight"))
-    return model_file(header, "clip_g", problems=problems)
+    return model_file(header, "clip_g", layout="transformers", layers=_encoder_layers(header), problems=problems)
 
 
 def t5xxl(header: Header) -> ModelFile | None:
@@ -98,7 +148,9 @@ def t5xxl(header: Header) -> ModelFile | None:
         return model_file(header, "t5xxl")
     if header.tensors.shape("shared.weight") != (32128, 4096) or header.tensors.shape(_T5) != (4096, 4096):
         return None
-    return model_file(header, "t5xxl", problems=_one_file(header))
+    return model_file(
+        header, "t5xxl", layout="transformers", layers=_encoder_layers(header), problems=_one_file(header)
+    )
 
 
 def vae(
@@ -119,11 +171,12 @@ def vae(
     if named is False:
         return None
     problems = list(_one_file(header))
-    if f"{prefix}encoder.down.0.block.0.conv1.weight" not in header.tensors:
+    layout = "ldm" if f"{prefix}encoder.down.0.block.0.conv1.weight" in header.tensors else "diffusers"
+    if layout == "diffusers":
         problems.append(problem(header, "model_layout", layout="diffusers"))
     if named is None:
         problems.append(problem(header, "model_vae_unnamed", severity="warning"))
-    return model_file(header, role, prefix=prefix, problems=problems)
+    return model_file(header, role, layout=layout, prefix=prefix, problems=problems)
 
 
 def _named(header: Header, ours: tuple[str, ...], others: tuple[str, ...]) -> bool | None:
@@ -137,9 +190,18 @@ def _named(header: Header, ours: tuple[str, ...], others: tuple[str, ...]) -> bo
     return None
 
 
+def _some(tensors: Tensors) -> list[str]:
+    """Names from the beginning, the middle and the end: a LoRA's are the same all through."""
+    names, middle = list(tensors), len(tensors) // 2
+    return names[:12] + names[middle : middle + 12] + names[-12:]
+
+
 def lora(header: Header) -> ModelFile | None:
     """A LoRA or one of its kin, role lora; `variant` is the architecture its metadata name, if they do."""
-    if not header.tensors.once("lora", lambda: any(name.endswith(_LORA) for name in header.tensors)):
+    if not header.tensors.once("lora", lambda: any(name.endswith(_LORA) for name in _some(header.tensors))):
         return None
     names = ("modelspec.architecture", "ss_base_model_version")
-    return model_file(header, "lora", next((header.metadata[n] for n in names if n in header.metadata), ""))
+    variant = next((header.metadata[n] for n in names if n in header.metadata), "")
+    first = next(iter(header.tensors))
+    layout = "kohya" if first.startswith("lora_") else "peft" if ".lora_A." in first or ".lora_B." in first else ""
+    return model_file(header, "lora", variant, layout=layout)

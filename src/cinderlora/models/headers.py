@@ -9,11 +9,14 @@ even opened. A header comes from anywhere, so it is read under limits and everyt
 
 from __future__ import annotations
 
+import os
 import stat
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from functools import lru_cache
+from hashlib import sha256
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
@@ -30,6 +33,7 @@ __all__ = [
     "PICKLES",
     "Header",
     "Layout",
+    "Part",
     "Tensor",
     "Tensors",
     "file_problem",
@@ -39,7 +43,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-Format = Literal["safetensors", "gguf", "pickle", "unknown"]
+Format = Literal["safetensors", "gguf", "pickle", "diffusers", "unknown"]
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", *PICKLES)
@@ -56,6 +60,8 @@ MAX_METADATA_TEXT = 512
 MAX_METADATA_ENTRIES = 200
 
 _METADATA = '{"__metadata__":'
+_CONTROL = bytes(range(32))
+_SPACE = " \t\r\n"
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -106,6 +112,16 @@ class Tensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._by_name)
 
+    # What Mapping gives goes through one lookup a name.
+    def keys(self) -> KeysView[str]:
+        return self._by_name.keys()
+
+    def values(self) -> ValuesView[Tensor]:
+        return self._by_name.values()
+
+    def items(self) -> ItemsView[str, Tensor]:
+        return self._by_name.items()
+
     def __repr__(self) -> str:
         return f"<Tensors: {len(self)}>"
 
@@ -126,39 +142,60 @@ class Tensors(Mapping[str, Tensor]):
         place = bisect_left(names, prefix)
         return place < len(names) and names[place].startswith(prefix)
 
+    def part(self, prefix: str = "") -> Part:
+        """The tensors below a prefix in figures."""
+        return self.once(
+            f"part {prefix}",
+            lambda: _part({n: t for n, t in self._by_name.items() if n.startswith(prefix)} if prefix else self),
+        )
+
     def precision(self, prefix: str = "") -> str:
         """How the weights below a prefix are kept: "fp32", "fp16", "bf16", "fp8_e4m3fn", "fp8_e5m2", ...
 
         What most of the parameters are kept in counts. "fp8_scaled" has scales beside its fp8 weights, "nf4" is
         bitsandbytes' four bits; "" where there are no tensors.
         """
-        return self.once(
-            f"precision {prefix}",
-            lambda: _precision({n: t for n, t in self._by_name.items() if n.startswith(prefix)} if prefix else self),
-        )
+        return self.part(prefix).precision
 
     def parameters(self, prefix: str = "") -> int:
         """How many numbers the tensors below a prefix hold."""
-        return sum(t.parameters for n, t in self._by_name.items() if n.startswith(prefix))
+        return self.part(prefix).parameters
 
     def count(self, prefix: str, suffix: str) -> int:
-        """One more than the greatest N for which there is a tensor `<prefix>N<suffix>`: how many blocks there are."""
-        middles = [n[len(prefix) : -len(suffix)] for n in self._by_name if n.startswith(prefix) and n.endswith(suffix)]
-        return max((int(m) for m in middles if m.isascii() and m.isdigit() and len(m) <= 6), default=-1) + 1
+        """How many tensors `<prefix>N<suffix>` there are, from 0 on without a gap: the number of blocks."""
+        number = 0
+        while f"{prefix}{number}{suffix}" in self._by_name:
+            number += 1
+        return number
 
 
-def _precision(tensors: Mapping[str, Tensor]) -> str:
+class Part(NamedTuple):
+    """What some tensors of a file are together."""
+
+    precision: str
+    """How most of their numbers are kept."""
+    others: tuple[str, ...]
+    """How the rest is kept, the most frequent first."""
+    parameters: int
+
+
+def _part(tensors: Mapping[str, Tensor]) -> Part:
     amounts: dict[str, int] = {}
     for tensor, times in Counter(tensors.values()).items():
         amounts[tensor.dtype] = amounts.get(tensor.dtype, 0) + times * tensor.parameters
     if not amounts:
-        return ""
-    dtype = max(amounts, key=lambda name: (amounts[name], name))
-    if dtype in {"U8", "I8"} and any(name.endswith(_BITSANDBYTES) for name in tensors):
-        return "nf4"
-    if dtype.startswith("F8_") and any(name.endswith(_FP8_SCALES) for name in tensors):
-        return "fp8_scaled"
-    return _PRECISIONS.get(dtype, dtype.lower())
+        return Part("", (), 0)
+    first, *rest = sorted(amounts, key=lambda name: (amounts[name], name), reverse=True)
+    precision = _word(first)
+    if first in {"U8", "I8"} and any(name.endswith(_BITSANDBYTES) for name in tensors):
+        precision = "nf4"
+    elif first.startswith("F8_") and any(name.endswith(_FP8_SCALES) for name in tensors):
+        precision = "fp8_scaled"
+    return Part(precision, tuple(map(_word, rest)), sum(amounts.values()))
+
+
+def _word(dtype: str) -> str:
+    return _PRECISIONS.get(dtype) or printable(dtype.lower())
 
 
 def _as_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -171,7 +208,7 @@ class Header:
 
     `size` is the bytes on disk. `metadata` holds the shorter texts of the file's own metadata. `problems` say why the
     file cannot be used by anybody: it is truncated, damaged, a pickle. A set of shards is one header: `path` is the
-    first one, `parts` are all of them.
+    first one, `parts` are all of them. So is a folder in diffusers' form, of the format "diffusers": see `pipelines`.
     """
 
     path: Path = field(converter=Path)
@@ -181,6 +218,8 @@ class Header:
     metadata: Mapping[str, str] = field(factory=FrozenDict, converter=FrozenDict)
     problems: tuple[Problem, ...] = ()
     parts: tuple[Path, ...] = ()
+    link: str = ""
+    """What the path says where it is a symbolic link."""
 
     @property
     def precision(self) -> str:
@@ -256,7 +295,16 @@ def _read_open(path: Path, size: int, file: Any, layouts: dict[bytes, Layout]) -
         problems.append(file_problem(path, "model_truncated", size=size, expected=expected, missing=missing))
     elif size > expected:
         problems.append(file_problem(path, "model_oversized", size=size, expected=expected, extra=size - expected))
-    return Header(path=path, size=size, tensors=layout.tensors, metadata=metadata, problems=tuple(problems))
+    return Header(
+        path=path, size=size, tensors=layout.tensors, metadata=metadata, problems=tuple(problems), link=_link(path)
+    )
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path) if path.is_symlink() else ""  # noqa: PTH115 - as text, "./" and all
+    except OSError:
+        return ""
 
 
 def _read_exactly(file: Any, length: int) -> bytes:
@@ -334,21 +382,82 @@ def _parse_text(text: str, layouts: dict[bytes, Layout]) -> tuple[Layout, dict[s
 
     # Where the metadata come first, as they mostly do, what is behind them is the same for all files of a structure.
     metadata: dict[str, str] = {}
-    end = 1
+    rest = f",{text[1:]}" if text.startswith('{"') else text
     if text.startswith(_METADATA):
         start = len(_METADATA)
         while text[start : start + 1] in {" ", "\n", "\t", "\r"}:
             start += 1
         found, end = json.JSONDecoder(object_pairs_hook=_unique).raw_decode(text, start)
         metadata = _short_texts(found)
-        end += text[end : end + 1] == ","
-    digest = blake2b(text[end:].rstrip().encode(), digest_size=16).digest()
+        rest = text[end:]
+    rest = rest.rstrip(_SPACE)
+    digest = sha256(rest.encode()).digest()
     layout = layouts.get(digest)
     if layout is None:
+        layout = _plain_layout(rest) if text.startswith('{"') else None
+        if layout is not None:
+            return layouts.setdefault(digest, layout), metadata
         layout, metadata, shared = _parse_all(text, metadata)
         if shared:
             layout = layouts.setdefault(digest, layout)
     return layout, metadata
+
+
+def _plain_layout(rest: str) -> Layout | None:
+    """The tensors of a header that is written as nearly all are, from what stands behind the metadata: each entry as
+    `,"name":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}`, compact or with the spaces of Python's `json`, in
+    the order of their bytes.
+
+    Cut at the quotes, such a text repeats itself every ten pieces, and the offsets follow from the shapes; so comparing
+    is all there is to do, in the time that `json` takes to decode it. None for any other text: whether that is right,
+    `json` and `_layout` tell.
+    """
+    if rest == "}":
+        return Layout(Tensors(), 0)
+    pieces = rest.split('"')
+    space = " " if pieces[2:3] == [": {"] else ""
+    colon, comma = f":{space}", f",{space}"
+    names, dtypes, shapes, offsets = pieces[1::10], pieces[5::10], pieces[8::10], pieces[10::10]
+    kept = [pieces[place::10] for place in (2, 3, 4, 6, 7, 9)]
+    same = (f"{colon}{{", "dtype", colon, comma, "shape", "data_offsets")
+    if len(pieces) % 10 != 1 or len(pieces) == 1 or pieces[0] not in {",", comma}:
+        return None
+    if any(part.count(text) != len(names) for part, text in zip(kept, same, strict=True)) or not _plain_names(names):
+        return None
+    if len(set(names)) < len(names):
+        _unique([(name, None) for name in names])
+    keys = list(zip(dtypes, shapes, strict=True))
+    try:
+        kinds = {key: _plain_kind(*key, colon, comma) for key in set(keys)}
+    except ValueError:
+        return None
+    found = list(map(kinds.__getitem__, keys))
+    ends = list(map(str, accumulate([size for _, size in found])))
+    if not offsets[-1].endswith("]}}"):
+        return None
+    offsets[-1] = offsets[-1][:-1] + comma  # as all the others
+    if offsets != [f"{colon}[{begin}{comma}{end}]}}{comma}" for begin, end in zip(("0", *ends), ends, strict=False)]:
+        return None
+    return Layout(Tensors(dict(zip(names, [tensor for tensor, _ in found], strict=True))), int(ends[-1]))
+
+
+def _plain_names(names: list[str]) -> bool:
+    """Whether these texts say what stands between their quotes: no escapes, no control characters."""
+    joined = "".join(names).encode()
+    return b"\\" not in joined and len(joined.translate(None, _CONTROL)) == len(joined) and "__metadata__" not in names
+
+
+@lru_cache(4096)  # models of one kind have their shapes in common
+def _plain_kind(dtype: str, shape: str, colon: str, comma: str) -> tuple[Tensor, int]:
+    """The same as `_kind` for a text like `:[2,3],`; raises `ValueError` for any other and for an unknown dtype."""
+    inner = shape.removeprefix(f"{colon}[").removesuffix(f"],{comma[1:]}")
+    sides = tuple(map(int, inner.split(comma))) if inner else ()
+    if shape != f"{colon}[{comma.join(map(str, sides))}]{comma}":
+        raise ValueError(shape)
+    tensor, size = _kind(dtype, sides)
+    if size is None:
+        raise ValueError(dtype)
+    return tensor, size
 
 
 def _parse_all(text: str, metadata: dict[str, str]) -> tuple[Layout, dict[str, str], bool]:

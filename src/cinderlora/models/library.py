@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -11,8 +11,10 @@ from attrs import frozen
 
 from cinderlora.models.cache import HeaderCache
 from cinderlora.models.components import lora
-from cinderlora.models.folders import FoundFile, Place, find_model_files
+from cinderlora.models.folders import INDEX, SHARD, FoundFile, Place, find_model_files
 from cinderlora.models.headers import Header, Tensors, file_problem
+from cinderlora.models.pipelines import Pipeline, joined, read_pipeline, weights
+from cinderlora.models.zoo import what_is
 from cinderlora.problems import Problem
 from cinderlora.types import Component, ModelFile
 
@@ -26,6 +28,8 @@ _BATCH = 64
 
 # FP8 files are half as large and are trained in FP8 anyway; of the rest, what the training computes in comes first.
 _PREFERRED = ("fp8_e4m3fn", "bf16", "fp16", "fp32")
+# Parts with fewer parameters (CLIP, VAEs) take little room in any precision, so there FP8 only costs some of it.
+_LARGE = 1_000_000_000
 
 
 @frozen
@@ -41,7 +45,8 @@ class ModelLibrary:
     problems: tuple[Problem, ...] = ()
 
     def of(self, role: str) -> tuple[ModelFile, ...]:
-        """The files of a role: usable ones first, of these the ones without warnings, FP8, then by name."""
+        """The files of a role: usable ones first, of these the ones without warnings, then by precision (large ones in
+        FP8, small ones in 16 bits) and by name."""
         return tuple(sorted((file for file in self.files if file.role == role), key=_rank))
 
     def defaults(self) -> dict[str, ModelFile]:
@@ -72,6 +77,8 @@ class ModelLibrary:
 
 def _rank(file: ModelFile) -> tuple[bool, bool, int, str]:
     precision = _PREFERRED.index(file.precision) if file.precision in _PREFERRED else len(_PREFERRED)
+    if precision == 0 and file.parameters.get(file.role, _LARGE) < _LARGE:
+        precision = len(_PREFERRED)
     return (not file.usable, bool(file.problems), precision, str(file.path))
 
 
@@ -81,62 +88,115 @@ def scan(
     components: Iterable[Component] = (),
     *,
     cache: HeaderCache | None = None,
+    by: Hashable = None,
 ) -> ModelLibrary:
     """Find the model files in folders, or look at single files, and let a model type say what each one is.
 
-    Only headers are read, and with a `cache` only of files that it does not know or that have changed. What is wrong
+    Only headers are read, and with a `cache` only of files that it does not know or that have changed; files that were
+    claimed `by` the same before (the claim itself, where nobody is named) are not even claimed again. What is wrong
     with a file is in its `problems`, and nothing in a file or a folder makes this raise.
     """
     found, problems = find_model_files(where)
     cache = HeaderCache() if cache is None else cache
-    files: list[ModelFile] = []
-    for batch in _batches(found):
-        headers = cache.read([file for unit in batch for file in unit])
+    by = claim if by is None else by
+    units = _units(found)
+    known = {unit.key: cache.claimed((by, unit.key), unit.stamp) for unit in units}
+    for batch in _batches([unit for unit in units if known[unit.key] is None]):
+        headers = cache.read([file for unit in batch for file in unit.files])
         by_path = {str(header.path): header for header in headers}
-        files += _claimed([_joined([by_path[file.path] for file in unit]) for unit in batch], claim)
+        joint = [unit.header([by_path[file.path] for file in unit.files]) for unit in batch]
+        for unit, claimed in zip(batch, _claimed(joint, claim), strict=True):
+            known[unit.key] = claimed
+            cache.remember((by, unit.key), unit.stamp, claimed)
+    files = [file for unit in units for file in known[unit.key] or ()]
     return ModelLibrary(tuple(files), tuple(components), tuple(problems))
 
 
-def _claimed(headers: Sequence[Header], claim: Claim) -> Iterator[ModelFile]:
-    """What was claimed, in the order of the headers, with the problems of the files themselves; then the rest."""
+def _claimed(headers: Sequence[Header], claim: Claim) -> Iterator[tuple[ModelFile, ...]]:
+    """For each header what was claimed of it, with the problems of the file itself; what it is where nothing was."""
     claims: dict[Path, list[ModelFile]] = {}
     for file in claim(headers):
         claims.setdefault(file.path, []).append(file)
     for header in headers:
-        for file in claims.get(header.path) or [_unclaimed(header)]:
-            new = [problem for problem in header.problems if problem not in file.problems]
-            yield attrs.evolve(file, problems=(*new, *file.problems)) if new else file
+        # Of a folder or of a set of shards, a part may be claimed instead of the whole.
+        paths = dict.fromkeys((header.path, *header.parts))
+        claimed = [file for path in paths for file in claims.get(path, ())]
+        yield tuple(_with_problems(file, header) for file in claimed) or (_unclaimed(header),)
+
+
+def _with_problems(file: ModelFile, header: Header) -> ModelFile:
+    new = [problem for problem in header.problems if problem not in file.problems]
+    return attrs.evolve(file, problems=(*new, *file.problems)) if new else file
 
 
 def _unclaimed(header: Header) -> ModelFile:
-    file = lora(header) or ModelFile(path=header.path, precision=header.precision, size=header.size)
-    if header.problems:
-        return file
-    code = "model_is_lora" if file.role == "lora" else "model_not_for_type"
-    return attrs.evolve(file, problems=(*file.problems, file_problem(header.path, code, "warning")))
+    own = lora(header)
+    if own is not None:
+        file, code, what = own, "model_is_lora", ""
+    else:
+        code, what = "model_not_for_type", what_is(header)
+        file = ModelFile(path=header.path, variant=what, precision=header.precision, size=header.size)
+    problems = list(header.problems)
+    if what or not problems:
+        problems.append(file_problem(header.path, code, "warning", what=what))
+    return attrs.evolve(file, problems=(*problems, *file.problems))
 
 
-# ---- shards ---------------------------------------------------------------------------------------------------------
-
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.[a-z]+)")
+# ---- what belongs together ------------------------------------------------------------------------------------------
 
 
-def _batches(found: Sequence[FoundFile]) -> Iterator[list[list[FoundFile]]]:
-    """The files in batches, those of a set of shards together."""
-    units: dict[str, list[FoundFile]] = {}
+class _Unit:
+    """The files that are one model: a single one, the shards of a set, the parts of a pipeline."""
+
+    def __init__(self, key: str, pipeline: Pipeline | None = None, index: FoundFile | None = None) -> None:
+        self.key = key
+        self.pipeline = pipeline
+        self.index = index
+        self.files: list[FoundFile] = []
+
+    @property
+    def stamp(self) -> tuple[FoundFile | None, ...]:
+        """What differs where something has changed."""
+        return (self.index, *self.files)
+
+    def header(self, headers: Sequence[Header]) -> Header:
+        """The one header for those of its files."""
+        return _joined(headers) if self.pipeline is None else joined(self.pipeline, headers)
+
+
+def _units(found: Sequence[FoundFile]) -> list[_Unit]:
+    units: dict[str, _Unit] = {}
     for file in found:
-        shard = _SHARD.fullmatch(file.path)
-        key = f"{shard['stem']}-of-{shard['total']}{shard['suffix']}" if shard else file.path
-        units.setdefault(f"{'shards' if shard else 'file'}:{key}", []).append(file)
-    whole = list(units.values())
-    for start in range(0, len(whole), _BATCH):
-        yield whole[start : start + _BATCH]
+        folder, _, name = file.path.rpartition(os.sep)
+        if name == INDEX:
+            pipeline = read_pipeline(file.path)
+            if pipeline is not None:
+                key = f"pipeline:{folder}"
+                units[key] = _Unit(key, pipeline, file)
+            continue
+        above, _, part = folder.rpartition(os.sep)
+        whole = units.get(f"pipeline:{above}")
+        if whole is not None and whole.pipeline is not None and part in whole.pipeline.parts:
+            whole.files.append(file)
+            continue
+        shard = SHARD.fullmatch(file.path) if "-of-" in name else None
+        key = f"shards:{shard['stem']}-of-{shard['total']}{shard['suffix']}" if shard else f"file:{file.path}"
+        units.setdefault(key, _Unit(key)).files.append(file)
+    for unit in units.values():
+        if unit.pipeline is not None:
+            unit.files = weights(unit.files)
+    return list(units.values())
+
+
+def _batches(units: Sequence[_Unit]) -> Iterator[Sequence[_Unit]]:
+    for start in range(0, len(units), _BATCH):
+        yield units[start : start + _BATCH]
 
 
 def _joined(headers: Sequence[Header]) -> Header:
     """The one header of a set of shards."""
     first = headers[0]
-    shard = _SHARD.fullmatch(first.path.name)
+    shard = SHARD.fullmatch(first.path.name)
     if shard is None:
         return first
     problems = [problem for header in headers for problem in header.problems]
