@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from cinderlora.dataset import bucket_plan, inspect_dataset, list_datasets, size_problems
 from cinderlora.dataset.check import has_trigger
-from cinderlora.dataset.headers import read_header
 from cinderlora.errors import SettingError
 
 ON_POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "GIF"]
-
-
-def picture(path: Path, size: tuple[int, int] = (640, 640), caption: str | bytes | None = "elena, smiling") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plain_picture(Image.registered_extensions()[path.suffix.lower()], size))
-    if caption is not None:
-        content = caption if isinstance(caption, bytes) else caption.encode()
-        path.with_suffix(".txt").write_bytes(content)
-    return path
-
-
-@cache
-def plain_picture(kind: str, size: tuple[int, int]) -> bytes:
-    return encoded(kind, size)
+Draw = Callable[..., Path]
 
 
 def encoded(kind: str, size: tuple[int, int], mode: str = "RGB", **options: object) -> bytes:
@@ -45,96 +27,15 @@ def encoded(kind: str, size: tuple[int, int], mode: str = "RGB", **options: obje
 
 
 @pytest.fixture
-def elena(tmp_path: Path) -> Path:
+def elena(tmp_path: Path, draw: Draw) -> Path:
     """A data set with nothing wrong."""
     for n in range(12):
-        picture(tmp_path / "elena" / f"elena_{n:02}.png")
+        draw(tmp_path / "elena" / f"elena_{n:02}.png")
     return tmp_path / "elena"
 
 
 def problems(path: Path, **options: object) -> dict[str, dict[str, object]]:
     return {p.code: dict(p.params) for p in inspect_dataset(path, trigger="elena", **options).problems}  # type: ignore[arg-type]
-
-
-# ---- the size in a file's header -------------------------------------------------------------------------------------
-
-
-@given(
-    kind=st.sampled_from(FORMATS),
-    mode=st.sampled_from(["RGB", "RGBA", "L", "P"]),
-    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
-    lossless=st.booleans(),
-)
-def test_a_header_says_what_pillow_says(kind: str, mode: str, size: tuple[int, int], lossless: bool) -> None:
-    mode = "RGB" if kind == "JPEG" else mode
-    options = {"lossless": lossless} if kind == "WEBP" else {}
-    content = encoded(kind, size, mode, **options)
-    header = read_header(io.BytesIO(content))
-    assert header is not None
-    assert (header.format, header.width, header.height, header.rotated) == (kind, *size, False)
-    one_less = content[12:16] == b"VP8X"
-    assert header.seen == (size[0] - one_less, size[1] - one_less)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-@given(data=st.data())
-def test_a_damaged_header_raises_nothing(kind: str, data: st.DataObject) -> None:
-    content = bytearray(encoded(kind, (40, 30)))
-    for place in data.draw(st.lists(st.integers(0, min(len(content), 700) - 1), max_size=6)):
-        content[place] = data.draw(st.integers(0, 255))
-    end = data.draw(st.integers(0, len(content)))
-    header = read_header(io.BytesIO(bytes(content[:end])))
-    assert header is None or min(header.width, header.height) > 0
-
-
-@given(
-    st.binary(max_size=200),
-    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF____WEBP", b"BM", b"GIF89a"]),
-)
-def test_rubbish_raises_nothing(rubbish: bytes, start: bytes) -> None:
-    header = read_header(io.BytesIO(start + rubbish))
-    assert header is None or min(header.width, header.height) > 0
-
-
-def test_a_progressive_jpeg_with_much_before_its_size() -> None:
-    content = encoded("JPEG", (123, 45), progressive=True, exif=b"Exif\0\0" + bytes(60000), comment=b"x" * 60000)
-    filled = content[:2] + b"\xff\xff" + content[2:]  # fill bytes before a marker
-    for file in (content, filled):
-        header = read_header(io.BytesIO(file))
-        assert header is not None
-        assert (header.width, header.height) == (123, 45)
-
-
-def test_a_jpeg_of_empty_segments_ends() -> None:
-    assert read_header(io.BytesIO(b"\xff\xd8" + b"\xff\xe0\x00\x02" * 100_000)) is None
-
-
-@pytest.mark.parametrize("orientation", range(10))
-def test_exif_orientation(orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    header = read_header(io.BytesIO(encoded("JPEG", (20, 10), exif=exif)))
-    assert header is not None
-    assert header.rotated is (2 <= orientation <= 8)
-    assert (header.width, header.height) == (20, 10)
-
-
-@given(st.binary(max_size=60))
-def test_a_damaged_exif_block_is_no_rotation(rubbish: bytes) -> None:
-    block = b"Exif\0\0II*\0" + rubbish
-    file = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(block) + 2) + block + encoded("JPEG", (20, 10))[2:]
-    header = read_header(io.BytesIO(file))
-    assert header is not None
-    assert (header.width, header.height) == (20, 10)
-
-
-def test_a_bitmap_stored_from_the_top_and_an_old_one() -> None:
-    newer = b"BM" + bytes(12) + struct.pack("<Iii", 40, 30, -20) + bytes(20)
-    older = b"BM" + bytes(12) + struct.pack("<IHH", 12, 30, 20) + bytes(20)
-    for file in (newer, older):
-        header = read_header(io.BytesIO(file))
-        assert header is not None
-        assert (header.width, header.height) == (30, 20)
 
 
 # ---- layouts ---------------------------------------------------------------------------------------------------------
@@ -160,13 +61,13 @@ def test_a_relative_path_becomes_absolute(elena: Path, monkeypatch: pytest.Monke
     assert all(p.path.is_absolute() for p in dataset.pictures)
 
 
-def test_folders_with_repeats(tmp_path: Path) -> None:
+def test_folders_with_repeats(tmp_path: Path, draw: Draw) -> None:
     for n in range(6):
-        picture(tmp_path / "10_elena woman" / f"{n}.png")
-        picture(tmp_path / "3_elena" / f"{n}.jpg", (512, 768))
-    picture(tmp_path / "loose.png")
-    picture(tmp_path / "0_off/x.png")
-    picture(tmp_path / "rejected/x.png")
+        draw(tmp_path / "10_elena woman" / f"{n}.png")
+        draw(tmp_path / "3_elena" / f"{n}.jpg", (512, 768))
+    draw(tmp_path / "loose.png")
+    draw(tmp_path / "0_off/x.png")
+    draw(tmp_path / "rejected/x.png")
     (tmp_path / "5_empty").mkdir()
     dataset = inspect_dataset(tmp_path, trigger="elena")
     assert [(s.folder.name, s.repeats, s.class_tokens, len(s.pictures)) for s in dataset.subsets] == [
@@ -178,10 +79,10 @@ def test_folders_with_repeats(tmp_path: Path) -> None:
     assert [(p.code, p.params["names"]) for p in dataset.problems] == [("image_loose", ("loose.png",))]
 
 
-def test_file_names_in_any_case(elena: Path) -> None:
-    picture(elena / "a.Png", caption=None)
+def test_file_names_in_any_case(elena: Path, draw: Draw) -> None:
+    draw(elena / "a.Png", caption=None)
     (elena / "A.TXT").write_text("elena, any case")
-    picture(elena / "b.JPEG")
+    draw(elena / "b.JPEG")
     dataset = inspect_dataset(elena, trigger="elena")
     assert dataset.problems == ()
     assert {p.path.name: p.line for p in dataset.pictures}["a.Png"] == "elena, any case"
@@ -192,7 +93,14 @@ def test_another_caption_extension(elena: Path) -> None:
         file.rename(file.with_suffix(".caption"))
     assert inspect_dataset(elena, trigger="elena", caption_extension=".caption").problems == ()
     assert inspect_dataset(elena, trigger="elena", caption_extension="caption").caption_extension == ".caption"
-    assert set(problems(elena)) == {"caption_missing"}
+    (problem,) = inspect_dataset(elena, trigger="elena").problems
+    assert (problem.code, problem.params["count"], problem.params["there"]) == (
+        "caption_other_extension",
+        12,
+        ".caption",
+    )
+    cured = inspect_dataset(elena, trigger="elena", **problem.changes)
+    assert cured.problems == () and cured.captions == 12
 
 
 @pytest.mark.parametrize("extension", ["", ".", "/../../x", ".png", ".npz", ".a/b", "*", ".txt\n", ".\0", "x" * 200])
@@ -224,15 +132,26 @@ def test_the_folder_above_was_chosen(elena: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>not found</html>", encoded("PNG", (50, 50))[:20], encoded("TIFF", (9, 9))]
+    ("content", "said"),
+    [
+        (b"", ""),
+        (b"<html>not found</html>", " (HTML)"),
+        (encoded("PNG", (50, 50))[:20], ""),
+        (encoded("TIFF", (9, 9)), " (TIFF)"),
+        (encoded("AVIF", (9, 9)), " (AVIF)"),
+    ],
+    ids=["empty", "HTML", "PNG", "TIFF", "AVIF"],
 )
-def test_what_is_no_picture(elena: Path, content: bytes) -> None:
+def test_what_is_no_picture(elena: Path, content: bytes, said: str) -> None:
     (elena / "bad.png").write_bytes(content)
     (elena / "bad.txt").write_text("elena")
-    (problem,) = inspect_dataset(elena, trigger="elena").problems
-    assert (problem.code, problem.severity, problem.params["names"]) == ("image_unreadable", "error", ("bad.png",))
+    dataset = inspect_dataset(elena, trigger="elena")
+    (problem,) = dataset.problems
+    assert (problem.code, problem.severity) == ("image_unreadable", "error")
+    assert problem.params["names"] == (f"bad.png{said}",)
     assert "bad.png" in str(problem)
     assert "bad.png" in problem.text("de").message
+    assert [p.path.name for p in dataset.pictures if p.problems] == ["bad.png"]
 
 
 def test_a_truncated_picture_is_found_by_decoding(elena: Path) -> None:
@@ -285,8 +204,8 @@ assert not {{"numpy", "torch"}} & set(sys.modules)
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_captions(elena: Path, caption: str | bytes | None, code: str | None, line: str) -> None:
-    picture(elena / "one.png", caption=caption)
+def test_captions(elena: Path, caption: str | bytes | None, code: str | None, line: str, draw: Draw) -> None:
+    draw(elena / "one.png", caption=caption)
     dataset = inspect_dataset(elena, trigger="elena")
     assert {p.path.name: p.line for p in dataset.pictures}["one.png"] == line
     if code is None:
@@ -319,7 +238,7 @@ def test_the_trigger_word_as_a_word() -> None:
     assert not has_trigger("anything", "")
 
 
-def test_what_else_lies_there(elena: Path) -> None:
+def test_what_else_lies_there(elena: Path, draw: Draw) -> None:
     for name in (
         "elena_00_0640x0640_sd3.npz",
         "elena_00_sd3_te.npz",
@@ -329,7 +248,7 @@ def test_what_else_lies_there(elena: Path) -> None:
         ".hidden.png",
     ):
         (elena / name).write_bytes(b"x")
-    picture(elena / "elena_00.jpg", caption=None)
+    draw(elena / "elena_00.jpg", caption=None)
     found = problems(elena)
     assert {code: params["names"] for code, params in found.items()} == {
         "image_same_stem": ("elena_00.jpg", "elena_00.png"),
@@ -348,9 +267,9 @@ def test_turned_pictures(elena: Path) -> None:
     assert problems(elena)["image_rotated"]["names"] == ("phone.jpg",)
 
 
-def test_a_problem_names_a_few_and_counts_all(tmp_path: Path) -> None:
+def test_a_problem_names_a_few_and_counts_all(tmp_path: Path, draw: Draw) -> None:
     for n in range(101):
-        (tmp_path / f"{n:03}.png").write_bytes(encoded("PNG", (8, 8)))
+        draw(tmp_path / f"{n:03}.png", (8, 8), None)
     found = problems(tmp_path)
     assert set(found) == {"many_pictures", "caption_missing"}
     assert found["caption_missing"]["count"] == 101
@@ -360,9 +279,9 @@ def test_a_problem_names_a_few_and_counts_all(tmp_path: Path) -> None:
     assert "few_pictures" in problems(tmp_path)
 
 
-def test_small_and_impossible_sizes(elena: Path) -> None:
-    picture(elena / "narrow.png", (40, 900))
-    picture(elena / "small.png", (200, 200))
+def test_small_and_impossible_sizes(elena: Path, draw: Draw) -> None:
+    draw(elena / "narrow.png", (40, 900))
+    draw(elena / "small.png", (200, 200))
     dataset = inspect_dataset(elena)
     found = size_problems(dataset, bucket_plan(dataset.sizes, resolution=512))
     assert [(p.code, p.severity, p.params["names"]) for p in found] == [
@@ -420,9 +339,9 @@ def test_links_pipes_and_folders_that_look_like_pictures(elena: Path) -> None:
 
 
 @ON_POSIX
-def test_a_folder_linked_to_itself(tmp_path: Path) -> None:
+def test_a_folder_linked_to_itself(tmp_path: Path, draw: Draw) -> None:
     (tmp_path / "10_elena").symlink_to(tmp_path)
-    picture(tmp_path / "a.png")
+    draw(tmp_path / "a.png")
     dataset = inspect_dataset(tmp_path)
     assert len(dataset.pictures) == 1
     assert list_datasets(tmp_path)[0].pictures == 1
@@ -431,12 +350,12 @@ def test_a_folder_linked_to_itself(tmp_path: Path) -> None:
 # ---- a folder of data sets -------------------------------------------------------------------------------------------
 
 
-def test_data_sets_for_a_list(tmp_path: Path) -> None:
-    picture(tmp_path / "elena" / "a.png")
-    picture(tmp_path / "elena" / "b.png")
-    picture(tmp_path / "marco" / "10_marco" / "a.png")
-    picture(tmp_path / "marco" / "10_marco" / "b.png", caption=None)
-    picture(tmp_path / "nina" / "a.png", caption=None)
+def test_data_sets_for_a_list(tmp_path: Path, draw: Draw) -> None:
+    draw(tmp_path / "elena" / "a.png")
+    draw(tmp_path / "elena" / "b.png")
+    draw(tmp_path / "marco" / "10_marco" / "a.png")
+    draw(tmp_path / "marco" / "10_marco" / "b.png", caption=None)
+    draw(tmp_path / "nina" / "a.png", caption=None)
     (tmp_path / "old").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / "file.txt").write_text("x")
@@ -446,5 +365,6 @@ def test_data_sets_for_a_list(tmp_path: Path) -> None:
         ("nina", tmp_path / "nina", 1, 0, "uncaptioned"),
         ("old", tmp_path / "old", 0, 0, "empty"),
     ]
+    assert [e.trigger for e in list_datasets(tmp_path)] == ["elena", "marco", "nina", "old"]
     assert list_datasets(tmp_path / "nothing") == ()
     assert list_datasets(tmp_path / "file.txt") == ()

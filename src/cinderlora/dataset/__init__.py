@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from cinderlora.dataset.buckets import BucketPlan, bucket_plan
-from cinderlora.dataset.check import inspect_dataset, size_problems
+from cinderlora.dataset.check import difference_problems, inspect_dataset, size_problems
 from cinderlora.dataset.data import Dataset, DatasetEntry, Picture, Subset
+from cinderlora.dataset.decode import can_decode
 from cinderlora.dataset.read import list_datasets
+from cinderlora.dataset.sheet import contact_sheet
 from cinderlora.dataset.view import View, ViewSubset, dataset_view, source_of
 
 __all__ = [
@@ -17,7 +19,10 @@ __all__ = [
     "View",
     "ViewSubset",
     "bucket_plan",
+    "can_decode",
+    "contact_sheet",
     "dataset_view",
+    "difference_problems",
     "inspect_dataset",
     "list_datasets",
     "size_problems",

@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from cinderlora.errors import SettingError
+from cinderlora.frozendict import FrozenDict, as_tuple
 from cinderlora.problems import Problem
 
 __all__ = [
     "OTHER_PICTURES",
+    "OWN_FILE",
     "PICTURES",
     "Dataset",
     "DatasetEntry",
@@ -27,6 +29,8 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """What sd-scripts takes for a picture, by the file's ending (its IMAGE_EXTENSIONS without the optional AVIF and JXL).
 It knows them in lower and in upper case; the run's own view has them all in lower case, so `.Png` is found as well."""
 OTHER_PICTURES = frozenset({".avif", ".gif", ".heic", ".heif", ".jfif", ".jxl", ".tif", ".tiff"})
+OWN_FILE = ".toml"
+"""What a data set's own file ends with."""
 
 
 @frozen(kw_only=True)
@@ -36,7 +40,10 @@ class Picture:
     path: Path
     """Absolute."""
     format: str = ""
-    """ "PNG", "JPEG", "WEBP", "BMP" or "GIF", by the content; "" where it cannot be read."""
+    """ "PNG", "JPEG", "WEBP", "BMP" or "GIF", by the content; where it cannot be read, what it is instead ("AVIF",
+    "HTML", ...) if that is known, and "" otherwise."""
+    file_size: int = 0
+    """Bytes."""
     width: int = 0
     height: int = 0
     """Pixels, as stored; 0 where it cannot be read."""
@@ -44,14 +51,29 @@ class Picture:
     """(width, height) that sd-scripts chooses the bucket by; see `headers.Header`."""
     rotated: bool = False
     """Viewers turn it by its EXIF orientation, sd-scripts does not."""
+    animated: bool = False
+    """It has several frames; the first one is trained on."""
+    transparent: bool | None = False
+    """Some of it can be seen through; None where only decoding would tell."""
+    grey16: bool = False
+    """Greyscale with 16 bits; see `headers.Header`."""
+    decoded: bool | None = None
+    """Whether it could be decoded to its end; None where that was not tried."""
     caption_path: Path | None = None
     caption: str | None = None
     """All that its caption file says, without byte order mark; None where there is no file or it is no UTF-8 text."""
+    other_caption: Path | None = None
+    """Where it has no caption: a file of its name with another ending for captions, ".caption" instead of ".txt"."""
+    lent_caption: Path | None = None
+    """Where it has no caption: the one that sd-scripts by itself would read for it. It leaves out what stands behind
+    the last four "_" of a name, and so finds `a.txt` for `a_b_c_d_e.png`."""
+    problems: tuple[str, ...] = ()
+    """The codes of what is wrong with it or its caption."""
 
     @property
     def readable(self) -> bool:
-        """Whether its header is that of a picture."""
-        return self.width > 0
+        """Whether its header is that of a picture, and decoding did not prove it damaged."""
+        return self.width > 0 and self.decoded is not False
 
     @property
     def line(self) -> str:
@@ -61,20 +83,26 @@ class Picture:
 
 @frozen(kw_only=True)
 class Subset:
-    """The pictures of one folder. In Kohya's layout the folder's name tells the repeats and the class tokens."""
+    """The pictures of one folder. In Kohya's layout the folder's name tells the repeats and the class tokens, in a
+    data set's own file its table does."""
 
     folder: Path
     repeats: int | None = None
     """None: the settings decide."""
     class_tokens: str = ""
+    caption_extension: str = ".txt"
+    """With its dot."""
     pictures: tuple[Picture, ...] = ()
     """By name."""
     stray_captions: tuple[Path, ...] = ()
     """Caption files without a picture."""
     caches: tuple[Path, ...] = ()
-    """What earlier trainings left: latents and text encoder outputs."""
+    """What earlier trainings left: latents, text encoder outputs, sizes and captions."""
     ignored: tuple[Path, ...] = ()
     """Pictures of formats that sd-scripts does not take."""
+
+
+Layout = Literal["flat", "repeats", "file"]
 
 
 @frozen(kw_only=True)
@@ -82,12 +110,21 @@ class Dataset:
     """A data set as it lies on disk; `cinderlora.inspect_dataset` makes one."""
 
     path: Path
-    """Absolute."""
+    """Absolute: the folder, or the data set's own file."""
+    layout: Layout = "flat"
+    """One folder, `<repeats>_<words>` subfolders, or a TOML file that tells the folders."""
     caption_extension: str = ".txt"
+    """What was asked for; a data set's own file may say another one for a subset."""
     subsets: tuple[Subset, ...] = ()
     loose: tuple[Path, ...] = ()
     """Pictures beside `<repeats>_<words>` subfolders: Kohya's layout does not count them."""
-    problems: tuple[Problem, ...] = ()
+    asks: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
+    """What its own file says of things that a job's settings decide: the different values, by the setting's name."""
+    duplicates: tuple[tuple[Path, ...], ...] = ()
+    """Groups of pictures that are the same byte for byte."""
+    alike: tuple[tuple[Path, ...], ...] = ()
+    """Groups of pictures that look nearly the same; known only where they were decoded."""
+    problems: tuple[Problem, ...] = field(default=(), converter=as_tuple)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -115,7 +152,8 @@ class Dataset:
 
     def shown(self, path: Path) -> str:
         """A file's name within the data set, fit to be printed and sent: what cannot be printed becomes "?"."""
-        return printable(path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else str(path))
+        home = self.path.parent if self.layout == "file" else self.path
+        return printable(path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path))
 
 
 State = Literal["empty", "uncaptioned", "partly_captioned", "ready"]
@@ -133,6 +171,9 @@ class DatasetEntry:
     """Pictures that have a caption file."""
     state: State
     """Whether there are pictures, and whether none, some or all of them have a caption file."""
+    trigger: str = ""
+    """What to propose as trigger word: the character's name that the Dataset Generator wrote down, the words of a
+    `<repeats>_<words>` folder, or else the folder's name."""
 
 
 def printable(name: str) -> str:

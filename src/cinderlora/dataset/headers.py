@@ -1,4 +1,4 @@
-"""The size of a picture from the first bytes of its file, without decoding it and without Pillow."""
+"""What a picture says of itself in the first bytes of its file, without decoding it and without Pillow."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-__all__ = ["Header", "read_header"]
+__all__ = ["Header", "foreign_format", "read_header"]
+
+_PARTS = 4096
+"""Chunks or segments that are looked at; a real file has a few dozen before its pixels."""
+_EXIF = 1 << 16
+"""Bytes of an EXIF block; a JPEG cannot hold more."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Header:
     """What a picture file says of itself. Sizes are in pixels, as stored: EXIF rotation is not applied."""
 
@@ -22,44 +27,115 @@ class Header:
     """The size sd-scripts sorts the picture into a bucket by: imagesize 1.4.1, which it pins, reads WebP files of the
     extended form (those with transparency, a colour profile or EXIF) one pixel too small in both directions."""
     rotated: bool = False
-    """Viewers turn or mirror it by its EXIF orientation (JPEG only); sd-scripts trains on it as it is stored."""
+    """Viewers turn or mirror it by its EXIF orientation; sd-scripts trains on it as it is stored."""
+    animated: bool = False
+    """PNG and WebP with several frames. What a GIF has, only decoding tells."""
+    alpha: bool = False
+    """It may have transparent pixels."""
+    grey16: bool = False
+    """A PNG in greyscale with 16 bits: sd-scripts cuts all values off at 255 of 65,535, which leaves it white
+    (`Image.convert("RGB")` of Pillow 13)."""
+
+
+@frozen(kw_only=True)
+class _Facts:
+    """What a format's own reader finds."""
+
+    size: tuple[int, int] | None
+    rotated: bool = False
+    animated: bool = False
+    alpha: bool = False
+    grey16: bool = False
+    one_less: bool = False
 
 
 def read_header(file: BinaryIO) -> Header | None:
     """The header of a PNG, JPEG, WebP, BMP or GIF file, read from a file object at its start.
 
     None for anything else, and for a header that is damaged or gives no area. Raises nothing but the file object's own
-    `OSError`. Sources: PNG 3rd edition 11.2.1; ITU-T T.81 B.2.2; WebP container specification and RFC 6386 9.1;
-    BITMAPCOREHEADER and BITMAPINFOHEADER; GIF89a 18.
+    `OSError`. Sources: PNG 3rd edition 11; ITU-T T.81 B.2.2; WebP container specification, RFC 6386 9.1 and RFC 9649;
+    BITMAPCOREHEADER and BITMAPINFOHEADER; GIF89a 18; Exif 2.32 4.6.
     """
-    head = file.read(32)
-    rotated = False
-    kind, size = "", None
+    head = file.read(33)
     try:
         if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
-            kind, size = "PNG", struct.unpack(">II", head[16:24])
+            kind, facts = "PNG", _png(file, head)
         elif head.startswith(b"\xff\xd8"):
-            kind, (size, rotated) = "JPEG", _jpeg(file)
+            kind, facts = "JPEG", _jpeg(file)
         elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-            kind, size = "WEBP", _webp(head)
+            kind, facts = "WEBP", _webp(file, head)
         elif head.startswith(b"BM"):
-            kind, size = "BMP", _bmp(head)
+            kind, facts = "BMP", _Facts(size=_bmp(head))
         elif head.startswith((b"GIF87a", b"GIF89a")):
-            kind, size = "GIF", struct.unpack("<HH", head[6:10])
+            kind, facts = "GIF", _Facts(size=struct.unpack("<HH", head[6:10]), alpha=True)
+        else:
+            return None
     except struct.error:  # the file ends within its header
         return None
-    if size is None or min(size) <= 0:
+    if facts.size is None or min(facts.size) <= 0:
         return None
-    width, height = size
-    one_less = kind == "WEBP" and head[12:16] == b"VP8X"
-    return Header(kind, width, height, (width - 1, height - 1) if one_less else (width, height), rotated)
+    width, height = facts.size
+    return Header(
+        format=kind,
+        width=width,
+        height=height,
+        seen=(width - 1, height - 1) if facts.one_less else (width, height),
+        rotated=facts.rotated,
+        animated=facts.animated,
+        alpha=facts.alpha,
+        grey16=facts.grey16,
+    )
 
 
-def _jpeg(file: BinaryIO) -> tuple[tuple[int, int] | None, bool]:
+def foreign_format(head: bytes) -> str:
+    """What a file is that pretends to be a picture, by its first 32 bytes: "AVIF", "HEIC", "JPEG XL", "TIFF", "PSD",
+    or "HTML" (the error page of a failed download); "" where that is not known."""
+    if head[4:8] == b"ftyp":
+        return {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}.get(head[8:12], "")
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    starts = {
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+        b"8BPS": "PSD",
+        b"\xff\x0a": "JPEG XL",
+        b"\0\0\0\x0cJXL ": "JPEG XL",
+    }
+    return next((name for start, name in starts.items() if head.startswith(start)), "")
+
+
+def _png(file: BinaryIO, head: bytes) -> _Facts:
+    """The size in the first chunk, and what the chunks before the pixels tell."""
+    width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
+    rotated = animated = see_through = False
+    file.seek(33)
+    for _ in range(_PARTS):
+        part = file.read(8)
+        if len(part) < 8 or part[4:] in {b"IDAT", b"IEND"}:
+            break
+        length = int.from_bytes(part[:4], "big")
+        content = file.read(min(length, _EXIF)) if part[4:] in {b"acTL", b"eXIf"} else b""
+        if part[4:] == b"acTL":
+            animated = int.from_bytes(content[:4], "big") > 1
+        elif part[4:] == b"eXIf":
+            rotated = _turned(content)
+        elif part[4:] == b"tRNS":
+            see_through = True
+        file.seek(length - len(content) + 4, 1)
+    return _Facts(
+        size=(width, height),
+        rotated=rotated,
+        animated=animated,
+        alpha=see_through or colour in {4, 6},
+        grey16=depth == 16 and colour == 0,
+    )
+
+
+def _jpeg(file: BinaryIO) -> _Facts:
     """The size in the frame header, and whether an EXIF block before it asks for a rotation."""
     file.seek(2)
     rotated = False
-    for _ in range(4096):  # segments before the frame header; a real file has a few dozen
+    for _ in range(_PARTS):
         marker = file.read(2)
         while marker == b"\xff\xff":  # fill bytes
             marker = b"\xff" + file.read(1)
@@ -70,19 +146,19 @@ def _jpeg(file: BinaryIO) -> tuple[tuple[int, int] | None, bool]:
             break
         if 0xC0 <= marker[1] <= 0xCF and marker[1] not in {0xC4, 0xC8, 0xCC}:
             _, height, width = struct.unpack(">BHH", file.read(5))
-            return (width, height), rotated
+            return _Facts(size=(width, height), rotated=rotated)
         if marker[1] == 0xE1:
-            rotated = rotated or _turned(file.read(length - 2))
+            block = file.read(length - 2)
+            rotated = rotated or (block.startswith(b"Exif\0\0") and _turned(block[6:]))
         else:
             file.seek(length - 2, 1)
-    return None, False
+    return _Facts(size=None)
 
 
-def _turned(app1: bytes) -> bool:
-    """Whether the EXIF block has an orientation (tag 0x0112 of its first directory) other than upright."""
-    if not app1.startswith((b"Exif\0\0II*\0", b"Exif\0\0MM\0*")):
+def _turned(tiff: bytes) -> bool:
+    """Whether an EXIF block has an orientation (tag 0x0112 of its first directory) other than upright."""
+    if not tiff.startswith((b"II*\0", b"MM\0*")):
         return False
-    tiff = app1[6:]
     order = "<" if tiff.startswith(b"I") else ">"
     try:
         (at,) = struct.unpack_from(order + "I", tiff, 4)
@@ -96,16 +172,36 @@ def _turned(app1: bytes) -> bool:
     return False
 
 
-def _webp(head: bytes) -> tuple[int, int] | None:
+def _webp(file: BinaryIO, head: bytes) -> _Facts:
     if head[12:16] == b"VP8 " and head[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack("<HH", head[26:30])
-        return width & 0x3FFF, height & 0x3FFF  # the upper two bits are a scale
+        return _Facts(size=(width & 0x3FFF, height & 0x3FFF))  # the upper two bits are a scale
     if head[12:16] == b"VP8L" and head[20:21] == b"\x2f":
         (bits,) = struct.unpack("<I", head[21:25])
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        return _Facts(size=((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1), alpha=bool(bits >> 28 & 1))
     if head[12:16] == b"VP8X" and len(head) >= 30:
-        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
-    return None
+        return _Facts(
+            size=(int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1),
+            rotated=bool(head[20] & 0x08) and _webp_turned(file),
+            animated=bool(head[20] & 0x02),
+            alpha=bool(head[20] & 0x10),
+            one_less=True,
+        )
+    return _Facts(size=None)
+
+
+def _webp_turned(file: BinaryIO) -> bool:
+    """Whether the EXIF chunk, which comes behind the pixels, asks for a rotation."""
+    file.seek(30)
+    for _ in range(_PARTS):
+        part = file.read(8)
+        if len(part) < 8:
+            break
+        length = int.from_bytes(part[4:], "little")
+        if part[:4] == b"EXIF":
+            return _turned(file.read(min(length, _EXIF)).removeprefix(b"Exif\0\0"))
+        file.seek(length + length % 2, 1)
+    return False
 
 
 def _bmp(head: bytes) -> tuple[int, int] | None:
