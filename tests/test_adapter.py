@@ -27,6 +27,9 @@ from cinderlora.sd_scripts.config import derived
 from cinderlora.types import SETTINGS
 
 PRESETS = {
+    ("flux", "8gb"): (512, 1, 8, "adamw8bit", 1500, 28),
+    ("flux", "10gb"): (512, 1, 16, "adamw8bit", 1500, 22),
+    ("flux", "12gb"): (512, 1, 16, "adamw8bit", 1500, 16),
     ("flux", "16gb"): (512, 1, 16, "prodigy", 1500, 20),
     ("flux", "24gb"): (768, 2, 32, "adamw8bit", 2000, 0),
     ("sdxl", "8gb"): (512, 1, 8, "prodigy", 1000, None),
@@ -58,6 +61,7 @@ def test_presets(registry, model_type, preset):
 
 def test_presets_come_smallest_card_first(registry):
     assert list(registry["sdxl"].presets) == ["8gb", "16gb", "24gb"]
+    assert list(registry["flux"].presets) == ["8gb", "10gb", "12gb", "16gb", "24gb"]
 
 
 def test_alpha_and_learning_rate_follow_what_they_depend_on(registry, wish):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cinderlora.errors import PluginError, SettingError, UnknownName
+from cinderlora.errors import ConfigError, PluginError, SettingError, UnknownName
 from cinderlora.frozendict import FrozenDict
 from cinderlora.names import nearest
 from cinderlora.problems import Diagnosis, Report, raise_for
 from cinderlora.types import SETTINGS, Job, ModelFile, ModelType, Plan, Preset, SettingInfo, Settings, checked_names
 
 if TYPE_CHECKING:
+    from cinderlora.cost.data import Estimate
     from cinderlora.events import Event
     from cinderlora.models import ModelLibrary
     from cinderlora.registry import Registry
@@ -108,6 +109,24 @@ class Adapter:
     def _defaults(self) -> Settings:
         return Settings(network_module=self.type.network_module).over(DEFAULTS)
 
+    def preset_lineage(self, preset: str | Preset) -> tuple[tuple[str, Preset], ...]:
+        """A preset as it was written, then its bases, each behind where it came from ("" for one that is handed in).
+
+        Raises `UnknownName` for a name that is not among the presets and for a preset of another type, `PluginError`
+        for a base that does not exist.
+        """
+        given = self._given_presets()
+        if isinstance(preset, Preset):
+            self._preset(preset)
+            given[preset.name] = ("", preset)
+        name: str | None = preset.name if isinstance(preset, Preset) else self.presets[preset].name
+        lineage = []
+        while name is not None:
+            plugin, found = given[name]
+            lineage.append((self._registry.provider(plugin), found))
+            name = found.base
+        return tuple(lineage)
+
     def _given_presets(self) -> dict[str, tuple[str, Preset]]:
         given: dict[str, tuple[str, Preset]] = {}
         # In the order of registration, so that a name stays with whoever had it first.
@@ -116,18 +135,46 @@ class Adapter:
                 for preset in call(model_type=self.type) or ():
                     if not isinstance(preset, Preset):
                         raise TypeError(f"presets() gave {preset!r}, not a Preset")
-                    if preset.name in given:
-                        raise PluginError(
-                            "preset_duplicate",
-                            preset=preset.name,
-                            model_type=self.type.name,
-                            first=self._registry.provider(given[preset.name][0]),
-                            second=self._registry.provider(plugin),
-                        )
-                    given[preset.name] = (plugin, preset)
+                    self._give(plugin, preset, given)
             except Exception as error:
                 self._broken(plugin, error)
+        for file, preset in self._preset_files():
+            try:
+                self._give(file, preset, given)
+            except PluginError as error:
+                self._broken(file, error)
         return given
+
+    def _give(self, plugin: str, preset: Preset, given: dict[str, tuple[str, Preset]]) -> None:
+        if preset.name in given:
+            raise PluginError(
+                "preset_duplicate",
+                preset=preset.name,
+                model_type=self.type.name,
+                first=self._registry.provider(given[preset.name][0]),
+                second=self._registry.provider(plugin),
+            )
+        given[preset.name] = (plugin, preset)
+
+    def _preset_files(self) -> Iterator[tuple[str, Preset]]:
+        """The presets in files that are for this type. What was wrong with a file is forgotten: it may be mended."""
+        if not self._registry.preset_folders:
+            return
+        from cinderlora.preset_files import read_presets
+
+        for path, found in read_presets(self._registry.preset_folders):
+            file = str(path)
+            if isinstance(found, Preset) and found.model_type == self.type.name:
+                self._registry.broken.pop(file, None)
+                yield file, found
+            elif isinstance(found, ConfigError):
+                self._registry.broken.pop(file, None)
+                self._broken(file, found)
+            elif found.model_type not in self._registry:
+                name, known = str(found.model_type), sorted(self._registry)
+                near = nearest(name, known)
+                self._registry.broken.pop(file, None)
+                self._broken(file, ConfigError("preset_type_unknown", path=file, name=name, nearest=near, known=known))
 
     def _resolved(self, preset: Preset, given: Mapping[str, tuple[str, Preset]]) -> Preset:
         settings, seen, base, vram = preset.settings(), [preset.name], preset.base, preset.vram_gb
@@ -157,7 +204,18 @@ class Adapter:
         from cinderlora.models import scan
 
         folders = [folder] if isinstance(folder, (str, Path)) else list(folder)
-        return scan(folders, self._claim, self.type.components, cache=self._registry.headers)
+        by = (self._plugin, *self._registry.implementations("scan_models", self._plugin))
+        return scan(folders, self._claim, self.type.components, cache=self._registry.headers, by=by)
+
+    def seen(self, path: Path) -> tuple[ModelFile, ...]:
+        """What a file or a folder that was given as a model is: of a folder that is itself one, that one alone."""
+        files = self.scan_models(path).files
+        return tuple(file for file in files if file.path == path.expanduser().absolute()) or files
+
+    @property
+    def knows_its_files(self) -> bool:
+        """Whether the adapter says which files are its own, so that others are none of them."""
+        return any(i.plugin == self._plugin for i in self._registry.implementations("scan_models", self._plugin))
 
     def _claim(self, headers: Any) -> list[ModelFile]:
         claimed: list[ModelFile] = []
@@ -194,9 +252,6 @@ class Adapter:
         """
         checked_names(settings)
         wanted = Settings(**settings)
-        chosen = self._preset(preset)
-        if chosen is not None:
-            wanted = wanted.over(chosen.settings())
         for role in models or {}:
             if self.type.component(role) is None:
                 roles = [c.role for c in self.type.components]
@@ -206,6 +261,9 @@ class Adapter:
         for what, value in {"name": name, "trigger": trigger}.items():
             if not isinstance(value, str):
                 raise SettingError("setting_type", setting=what, value=repr(value), expected="str")
+        chosen = self.fitting_preset(models, wanted) if preset == "auto" else self._preset(preset)
+        if chosen is not None:
+            wanted = wanted.over(chosen.settings())
         return Job(
             model_type=self.type.name,
             name=name,
@@ -226,11 +284,34 @@ class Adapter:
                     "preset_of_another_type", name=preset.name, its_type=preset.model_type, model_type=self.type.name
                 )
             return self._resolved(preset, {**self._given_presets(), preset.name: (self._plugin, preset)})
-        if preset == "auto":
-            from cinderlora.gpu import largest_fitting, memory_gb
-
-            return largest_fitting(list(self.presets.values()), memory_gb())
         return self.presets[preset]
+
+    def fitting_preset(
+        self,
+        models: Mapping[str, ModelFile | Path | str] | None = None,
+        settings: Settings | None = None,
+        *,
+        memory: float | None = None,
+    ) -> Preset | None:
+        """The largest preset that fits a card with so many GB of memory (2**30 bytes; this machine's unless given),
+        with `settings` over it. The smallest where none fits or nothing is known of the card.
+
+        What a preset takes is estimated where the model's file is known, else it is the preset's own figure.
+        """
+        from cinderlora.gpu import largest_fitting, memory_gb
+
+        known = self._looked_into(
+            {
+                role: f if isinstance(f, ModelFile) else ModelFile(path=f, role=role)
+                for role, f in (models or {}).items()
+            }
+        )
+        presets = list(self.presets.values())
+        estimates = {}
+        if "model" in known and known["model"].parameters:
+            wanted = settings or Settings()
+            estimates = {p.name: self.vram(wanted.over(p.settings()), known) for p in presets}
+        return largest_fitting(presets, memory_gb() if memory is None else memory, estimates)
 
     def build_args(self, job: Job) -> FrozenDict:
         """The trainer's settings that are this model's own, from the `build_args` hooks."""
@@ -242,23 +323,51 @@ class Adapter:
             ) from error
         return FrozenDict(args or {})
 
-    def check(self, job: Job, trainer: Trainer) -> Report:
+    def check(
+        self,
+        job: Job,
+        trainer: Trainer,
+        *,
+        runs: Path | None = None,
+        decode: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Report:
         """Everything that can be said of a job before it costs anything: problems, and the numbers worth knowing.
 
-        Reads the data set, the headers of the model files and the trainer's checkout; writes nothing.
+        `runs` is the folder that the run folder will be made in, where that is not the user's own. Reads the data set,
+        the headers of the model files and the trainer's checkout, and asks the machine what it has; writes nothing.
+        With `decode`, which needs the extra `pictures`, every picture is decoded: see `inspect_dataset`.
         """
         from cinderlora.checks import check
 
-        return check(self, job, trainer)
+        return check(self, job, trainer, runs=runs, decode=decode, progress=progress)
+
+    def vram(self, settings: Settings, models: Mapping[str, ModelFile] | None = None) -> Estimate | None:
+        """The GPU memory that a training with these settings will take, with the type's usual model or with these.
+
+        None where the type says nothing of what its trainings take, or nothing of this variant of its model.
+        """
+        from cinderlora.cost.lora import lora_layers
+        from cinderlora.cost.vram import estimate_vram
+
+        models = models or {}
+        footprint = self.type.footprint(models["model"].variant if "model" in models else "")
+        if footprint is None:
+            return None
+        settings = settings.over(self._defaults())
+        return estimate_vram(footprint, settings, models, layers=lora_layers(self.type, models, settings))
 
     def looked_into(self, job: Job) -> Job:
         """The job with what the headers tell of model files that were given as bare paths."""
-        models = dict(job.models)
-        for role, file in job.models.items():
+        return job.evolve(models=self._looked_into(job.models))
+
+    def _looked_into(self, models: Mapping[str, ModelFile]) -> Mapping[str, ModelFile]:
+        seen = dict(models)
+        for role, file in models.items():
             if file.size is None and file.path.exists():
-                found = [f for f in self.scan_models(file.path).files if f.role == role]
-                models[role] = found[0] if found else file
-        return job.evolve(models=models)
+                found = [f for f in self.seen(file.path) if f.role == role]
+                seen[role] = found[0] if found else file
+        return seen
 
     def plan(self, job: Job, trainer: Trainer, resumption: Resumption | None = None) -> Plan:
         """What will run, as data: command lines, the text of every file, the view of the data set. Writes nothing.

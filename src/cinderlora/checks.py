@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,29 +17,46 @@ from cinderlora.types import SETTINGS, Job, ModelType
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
-    from cinderlora.dataset import Dataset
+    from cinderlora.cost.data import Estimate
+    from cinderlora.dataset import BucketPlan, Dataset
     from cinderlora.trainers import Trainer
 
 __all__ = ["check", "job_problems", "plan_problems", "within_limits"]
 
 
-def check(adapter: Adapter, job: Job, trainer: Trainer) -> Report:
+def check(
+    adapter: Adapter,
+    job: Job,
+    trainer: Trainer,
+    *,
+    runs: Path | None = None,
+    decode: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> Report:
     """The report of a job: see `Adapter.check`."""
-    from cinderlora.dataset import inspect_dataset
+    from cinderlora.dataset import difference_problems, inspect_dataset
+    from cinderlora.sd_scripts.config import derived
 
     dataset = inspect_dataset(
-        job.dataset, trigger=job.trigger or None, caption_extension=job.settings.caption_extension or ".txt"
+        job.dataset,
+        trigger=job.trigger or None,
+        caption_extension=job.settings.caption_extension or ".txt",
+        decode=decode,
+        progress=progress,
     )
     problems = [
         *plan_problems(adapter, job, trainer),
         *dataset.problems,
+        *difference_problems(dataset, derived(job.settings)),
         *_model_problems(adapter, job, trainer),
         *_limit_problems(adapter.looked_into(job)),
         *trainer.machine_problems(job),
         *_output_problems(job.output),
-        *_vram_problems(adapter, job, trainer),
     ]
-    return _numbers(adapter, job, dataset, problems)
+    report, buckets = _numbers(adapter, job, dataset, problems)
+    if trainer.is_rehearsal or trainer.kind != "sd-scripts":
+        return report
+    return _with_cost(adapter, job, buckets, report, runs)
 
 
 def plan_problems(adapter: Adapter, job: Job, trainer: Trainer) -> tuple[Problem, ...]:
@@ -129,8 +146,9 @@ def _said(bound: float | None) -> str | None:
 def _model_problems(adapter: Adapter, job: Job, trainer: Trainer) -> Iterator[Problem]:
     if trainer.is_rehearsal:
         return  # it needs none
-    scanned = {role: adapter.scan_models(file.path).files for role, file in job.models.items() if file.path.exists()}
+    scanned = {role: adapter.seen(file.path) for role, file in job.models.items() if file.path.exists()}
     bundled = {inside for files in scanned.values() for file in files for inside in file.bundled}
+    wins = {r for files in scanned.values() for file in files for p in file.problems for r in p.params.get("wins", ())}
     for component in adapter.type.components:
         file = job.models.get(component.role)
         if file is None:
@@ -142,9 +160,12 @@ def _model_problems(adapter: Adapter, job: Job, trainer: Trainer) -> Iterator[Pr
             continue
         for seen in scanned[component.role]:
             yield from seen.problems
-            if seen.role and seen.role != component.role:
-                params = {"path": str(file.path), "role": component.title, "is_a": seen.role}
+            is_a = seen.role or (seen.variant if adapter.knows_its_files else "")
+            if is_a and is_a != component.role:
+                params = {"path": str(file.path), "role": component.title, "is_a": is_a}
                 yield Problem("wrong_component", params)
+        if component.role in wins:
+            yield Problem("model_inside_wins", {"role": component.title, "given": str(file.path)}, severity="warning")
 
 
 def _output_problems(output: Path) -> Iterator[Problem]:
@@ -157,39 +178,64 @@ def _output_problems(output: Path) -> Iterator[Problem]:
         yield Problem("output_not_writable", {"path": str(output)})
 
 
-def _vram_problems(adapter: Adapter, job: Job, trainer: Trainer) -> Iterator[Problem]:
-    from cinderlora.gpu import ENOUGH, holders, memory_gb
-
-    if trainer.is_rehearsal:
-        return
-    needed, there = _vram(adapter, job), memory_gb()
-    if needed is not None and there is not None and there < ENOUGH * needed:
-        yield Problem("vram_small", {"there": round(there, 1), "needed": needed}, severity="warning")
-    others = holders()
-    if others:
-        yield Problem("gpu_in_use", {"programs": others}, severity="warning")
-
-
-def _vram(adapter: Adapter, job: Job) -> float | None:
+def _recommended_vram(adapter: Adapter, job: Job) -> float | None:
     preset = adapter.presets.get(job.preset) if job.preset else None
     return preset.vram_gb if preset and preset.vram_gb else adapter.type.min_vram_gb
 
 
-def _numbers(adapter: Adapter, job: Job, dataset: Dataset, problems: list[Problem]) -> Report:
-    """The figures of a job on its data set, where its settings allow to compute them."""
+def _with_cost(adapter: Adapter, job: Job, buckets: BucketPlan | None, report: Report, runs: Path | None) -> Report:
+    """The report with what the training will take, and what speaks against that on this machine."""
+    from cinderlora.cost.machine import memory
+    from cinderlora.cost.problems import cost_of, disk_problems, ram_problems
+    from cinderlora.folders import data_folder
+
+    if any(p.code in {"setting_range", "setting_choice"} for p in report.problems):
+        return report  # of numbers that mean nothing
+    job = within_limits(adapter.looked_into(job))
+    cost = cost_of(adapter.type, job, buckets, report.checkpoints or 0, report.samples or 0)
+    problems = [*report.problems, *_card_problems(adapter, job, cost.vram)]
+    if cost.disk is not None:
+        problems += disk_problems(cost.disk, job.output, runs or data_folder() / "runs")
+    if cost.ram is not None:
+        problems += ram_problems(cost.ram, memory())
+    disk_bytes = None if cost.disk is None else cost.disk.total
+    return attrs.evolve(report, problems=problems, disk=cost.disk, disk_bytes=disk_bytes, vram=cost.vram, ram=cost.ram)
+
+
+def _card_problems(adapter: Adapter, job: Job, estimate: Estimate | None) -> Iterator[Problem]:
+    from cinderlora.cost.problems import vram_problems
+    from cinderlora.gpu import ENOUGH, holders, memory
+
+    card = memory()
+    if card is None:
+        return
+    others = holders()
+    if estimate is not None:
+        yield from vram_problems(adapter.type, job, estimate, card, others)
+        return
+    needed = _recommended_vram(adapter, job)
+    if needed is not None and card.total < ENOUGH * needed:
+        yield Problem("vram_small", {"there": round(card.total, 1), "needed": needed}, severity="warning")
+    if others:
+        yield Problem("gpu_in_use", {"programs": others}, severity="warning")
+
+
+def _numbers(adapter: Adapter, job: Job, dataset: Dataset, problems: list[Problem]) -> tuple[Report, BucketPlan | None]:
+    """The figures of a job on its data set, and its buckets, where its settings allow to compute them."""
     from cinderlora.dataset import size_problems
     from cinderlora.sd_scripts.config import job_buckets
 
     s = job.settings
-    report = Report(problems=problems, images=len(dataset.pictures), steps=s.steps, vram_gb=_vram(adapter, job))
+    needed = _recommended_vram(adapter, job)
+    report = Report(problems=problems, images=len(dataset.pictures), steps=s.steps, vram_gb=needed)
     if not dataset.sizes or any(p.code == "setting_range" for p in problems):
-        return report
+        return report, None
     try:
         buckets = job_buckets(job, dataset)
     except SettingError as error:
-        return attrs.evolve(report, problems=[*problems, Problem(error.code, error.params)])
+        return attrs.evolve(report, problems=[*problems, Problem(error.code, error.params)]), None
     steps, accumulation = s.steps or 0, s.gradient_accumulation or 1
-    return attrs.evolve(
+    report = attrs.evolve(
         report,
         problems=[*problems, *size_problems(dataset, buckets)],
         steps_per_epoch=buckets.steps_per_epoch(accumulation),
@@ -197,3 +243,4 @@ def _numbers(adapter: Adapter, job: Job, dataset: Dataset, problems: list[Proble
         checkpoints=steps // s.save_every if s.save_every else 0,
         samples=(steps // s.sample_every if s.sample_every else 0) + bool(s.sample_at_first),
     )
+    return report, buckets

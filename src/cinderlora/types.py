@@ -19,8 +19,10 @@ from cinderlora.names import nearest
 from cinderlora.problems import Problem
 
 __all__ = [
+    "Activations",
     "Component",
     "Failure",
+    "Footprint",
     "Job",
     "Layer",
     "Link",
@@ -63,6 +65,58 @@ class Component:
 
 
 @frozen(kw_only=True)
+class Activations:
+    """Bytes that a calculation takes on the card besides the weights, for each picture in a batch and each of its
+    pixels. `casts` are what weights kept in eight bits take on top, as copies in 16 bits."""
+
+    picture: float
+    pixel: float
+    casts: float = 0
+
+    def bytes(self, batch: int, pixels: int) -> float:
+        """For a batch of pictures of so many pixels each, casts left out."""
+        return batch * (self.picture + self.pixel * pixels)
+
+
+@frozen(kw_only=True)
+class Footprint:
+    """What the cost of a training follows from, for one variant of a model: `docs/cost.md` says how, and from where the
+    adapters have theirs."""
+
+    parameters: Mapping[str, int] = field(converter=FrozenDict)
+    """Numbers in each part, by role, where no file's header tells them."""
+    encoders: tuple[str, ...] = field(converter=as_tuple)
+    """The roles of the text encoders."""
+    as_stored: tuple[str, ...] = field(default=(), converter=as_tuple)
+    """Those of them that `fp8_base` leaves in the precision of their file; others are loaded in the training's."""
+    vae: str = "vae"
+    """The role of the VAE."""
+    vae_bytes: int = 2
+    """Bytes that the VAE has for each of its numbers on the card."""
+    lora_parameters: int
+    """Numbers in a LoRA of dim 1, where no file's header tells its layers."""
+    block_parameters: int = 0
+    """Numbers in each of the blocks that `blocks_to_swap` counts; 0 where none can be swapped."""
+    swappable: int = 0
+    """The most blocks that can be swapped, where no file's header tells."""
+    latent_channels: int
+    caption_bytes: int
+    """What the cached outputs of the text encoders take on disk for one caption."""
+    checkpointed: Activations
+    """Of a training step with gradient checkpointing."""
+    plain: Activations
+    """Of a training step without."""
+    denoising: Activations
+    """Of one step of drawing a sample."""
+    encoding: Activations
+    """Of the VAE while a picture becomes latents."""
+    decoding: Activations
+    """Of the VAE while latents become a sample."""
+    captioning: float
+    """Bytes besides the weights while the text encoders read one caption."""
+
+
+@frozen(kw_only=True)
 class ModelType:
     """What an adapter teaches cinderlora: a kind of model, the script that trains it, and what that needs."""
 
@@ -81,6 +135,13 @@ class ModelType:
     """Which trainer runs the script."""
     zero_at_start: tuple[str, ...] = field(default=("lora_up",), converter=as_tuple)
     """Parts of the names of the tensors that are zero in an untrained file; if all still are, nothing was learned."""
+    footprints: Mapping[str, Footprint] = field(factory=FrozenDict, converter=FrozenDict)
+    """What a training costs, by variant of the model (`ModelFile.variant`), the usual one first. Without them there
+    are no estimates of memory."""
+
+    def footprint(self, variant: str = "") -> Footprint | None:
+        """That of a variant, of the usual one where none is named; None where nothing is known of it."""
+        return self.footprints.get(variant) if variant else next(iter(self.footprints.values()), None)
 
     def component(self, role: str) -> Component | None:
         """The component of that role, if the type has one."""
@@ -346,8 +407,9 @@ class ModelFile:
     allows for a setting (`{"blocks_to_swap": 35}`).
 
     `layout` says whose names its tensors have ("bfl", "diffusers", "comfyui", ...). `parameters` and `precisions` say
-    for each part inside it, by role, how many numbers it holds and how they are kept. `layers` are those of its own
-    part that a LoRA is trained on: what the size of the LoRA's file follows from.
+    for each part inside it, by role, how many numbers it holds and how most of them are kept; `"model.rest"` among the
+    precisions says how the rest is ("bf16+fp32"), where a part is mixed. `layers` are those of its own part that a
+    LoRA is trained on: what the size of the LoRA's file follows from.
     """
 
     path: Path = field(converter=Path)
@@ -390,7 +452,7 @@ class Job:
     trigger: str
     """The trigger word: what a prompt says to get the character."""
     dataset: Path = field(converter=Path)
-    """The folder with pictures and captions."""
+    """The folder with pictures and captions, or a TOML file in sd-scripts' form that tells the folders."""
     output: Path = field(converter=Path)
     """The folder the LoRA goes to; samples go to its `sample` folder."""
     settings: Settings = field(factory=Settings)
@@ -404,6 +466,16 @@ class Job:
         """The LoRA's file name without its ending, e.g. "cg_elena"."""
         return f"{self.settings.output_prefix or ''}{self.name}"
 
+    def sweep(self, **values: Iterable[Any]) -> tuple[Job, ...]:
+        """The jobs of all combinations of settings: `job.sweep(network_dim=[8, 16, 32], seed=[1, 2])` gives six.
+
+        Each is named after what it has (elena-dim8-seed1), so that no LoRA takes another's place. The last setting
+        changes fastest. Raises `SettingError` for a name that is no setting, no values, or the same value twice.
+        """
+        from cinderlora.sweeps import sweep
+
+        return sweep(self, values)
+
     def evolve(self, **changes: Any) -> Job:
         """A copy with changes, of the job's own fields or of single settings; unknown names raise `SettingError`."""
         own = {a.name for a in attrs.fields(Job)}
@@ -413,6 +485,23 @@ class Job:
         if settings:
             changes["settings"] = attrs.evolve(changes.get("settings", self.settings), **settings)
         return attrs.evolve(self, **changes)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as TOML, for `Job.load` and `cinderlora train`; relative paths are made absolute.
+
+        What the headers told of the model files is not written: whoever plans the job reads them anyway. Raises
+        `SettingError` where `extra` holds a secret.
+        """
+        from cinderlora.serial import save_job
+
+        save_job(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Job:
+        """Read a job that `save` wrote; raises `ConfigError` that says where it is wrong."""
+        from cinderlora.serial import load_job
+
+        return load_job(Path(path))
 
 
 # ---- a plan ----
@@ -518,6 +607,8 @@ class LoraFacts:
     """No tensor holds NaN or infinity."""
     trained: bool | None = None
     """At least one of the tensors that start at zero no longer is."""
+    all_steps: bool | None = None
+    """It says of itself that it has all the steps its training was to have; None where it does not say."""
     size: int = 0
     problem: str = ""
     """What was wrong with the file, in the words of whoever read it."""

@@ -11,7 +11,7 @@ from cinderlora import Preset
 PRESETS = (
     Preset(
         name="8gb",
-        title="8 GB",
+        title="8 GB; T5 in FP8",
         vram_gb=8,
         resolution=512,
         batch_size=1,
