@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cinderlora.events import (
@@ -25,6 +28,7 @@ from cinderlora.events import (
     Warned,
 )
 from cinderlora.markers import SamplesDue
+from cinderlora.running.lines import LineSplitter
 from cinderlora.running.stream import EventStream, Parser, public
 from cinderlora.sd_scripts.progress import parse_progress
 
@@ -272,6 +276,117 @@ def test_several_things_on_one_line() -> None:
 def test_noise_is_left_out_of_the_log() -> None:
     noise = "epoch is incremented. current_epoch: 0, epoch: 1\n\n   \nkept\n"
     assert [e.text for e in only(Log, events_of(noise))] == ["kept"]
+
+
+# ---- the training bar, read ahead ----
+
+
+def not_mine(line: str, phase: str | None) -> None:
+    """A hook for the sake of which every line goes through the hooks."""
+
+
+AS_USUAL = st.builds(
+    lambda step, total, loss, rate: bar(step, total, loss).replace("4.86s/it", rate),
+    st.integers(0, 12),
+    st.sampled_from([8, 12]),
+    st.sampled_from([None, 2, 2.61, 0.0912, "1.23e+03", "1e-05"]),
+    st.sampled_from([" 4.86s/it", "12.30it/s"]),
+)
+CHANGES = [
+    ("avr_loss=", "avr_loss=nan"),
+    ("avr_loss=2", "avr_loss=1e999"),
+    ("avr_loss=2", f"avr_loss={'9' * 400}"),
+    ("avr_loss=", "avr_loss=1."),
+    ("avr_loss", "Keys Scaled=3, avr_loss"),
+    (" 4.86s/it", " 0.00s/it"),
+    ("12.30it/s", " 0.00it/s"),
+    ("12.30it/s", "?it/s"),
+    (" 4.86s/it", "1.2.3s/it"),
+    ("/8 [", "/8000000000000 ["),
+    ("█", "\x85"),
+    ("█", "["),
+    ("█", "\r"),
+    ("█", "\x1b[1m"),
+    ("]", ""),
+    ("]", "\n"),
+    ("\r", ""),
+    ("\r", "\n"),
+    ("\r", "   \r"),
+    ("\r", "\r\r"),
+    ("\r", "\x1b[A\r"),
+    ("\rsteps: ", "\rvalidation steps: "),
+    ("\rsteps: ", "\r"),
+    ("\rsteps: ", "\rsteps:     "),
+]
+EACH_CHANGE = "".join(
+    bar(2 * n, loss=1) + bar(2 * n + 1, loss=2).replace(" 4.86s/it", rate).replace(*change)
+    for n, change in enumerate(CHANGES)
+    for rate in (" 4.86s/it", "12.30it/s")
+)
+UNUSUAL = st.builds(lambda text, change: text.replace(*change), AS_USUAL, st.sampled_from(CHANGES))
+LINES = st.sampled_from(
+    [
+        "",
+        "hello",
+        "running training / 学習開始",
+        "epoch 2/3",
+        "saving checkpoint: /out/cg_elena-step00000004.safetensors",
+        "generating sample images at step / サンプル画像生成 ステップ: 4",
+        "prompt: elena",
+        "model saved.",
+        "Traceback (most recent call last):",
+        "Loading settings from x.toml",
+        "2026-11-23 00:30:29 INFO     generating sample images at  sd3_train_utils.py:400",
+        f"{' ' * 29}step / サンプル画像生成",
+        f"{' ' * 29}ステップ: 4",
+    ]
+).flatmap(lambda line: st.sampled_from([f"\n{line}\n", f"{line}\n", f"{line}\r\n", f"\r{line}"]))
+OUTPUT = st.lists(st.lists(AS_USUAL, min_size=1).map("".join) | UNUSUAL | LINES, max_size=12).map("".join)
+CUTS = st.lists(st.integers(min_value=0), max_size=8)
+
+
+def pieces(data: bytes, places: list[int]) -> list[bytes]:
+    at = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[a:b] for a, b in pairwise(at)]
+
+
+@given(OUTPUT, CUTS, st.sampled_from([0, 8]))
+@example("".join(bar(step, loss=loss) for step in range(1, 9) for loss in (1, 1, 2)), [100, 300], 0)
+@example(EACH_CHANGE, [], 8)
+def test_what_is_read_ahead_is_what_the_hooks_would_say(output: str, places: list[int], first_step: int) -> None:
+    data = output.encode()
+    asked = stream_of(data, parsers=[("other", not_mine), CORE], first_step=first_step)
+    assert repr(stream_of(*pieces(data, places), first_step=first_step)) == repr(asked)
+
+
+@given(OUTPUT, CUTS)
+def test_a_plugin_that_wants_the_training_bar_sees_all_of_it(output: str, places: list[int]) -> None:
+    seen: list[str] = []
+
+    def mine(line: str, phase: str | None) -> list[Event] | None:
+        if not line.startswith("steps: "):
+            return None
+        seen.append(line)
+        return [Log("mine")]
+
+    data = output.encode()
+    events = stream_of(*pieces(data, places), parsers=[("mine", mine), CORE])
+    splitter = LineSplitter()
+    lines = [line.text for line in splitter.feed(data) + splitter.close()]
+    assert seen == [line for line in lines if line.startswith("steps: ")]
+    assert only(Progress, events) == []
+
+
+def test_a_step_that_was_read_ahead_is_like_any_other() -> None:
+    (_, first, second) = events_of(bar(1, loss=1), bar(2, loss=0.5))
+    assert type(second) is Progress
+    assert second == Progress(2, 8, 0.5, 4.86, 6 * 4.86, seq=second.seq)
+    assert len({first, second, attrs.evolve(second)}) == 2
+    assert pickle.loads(pickle.dumps(second)) == copy.deepcopy(second) == second
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        second.step = 3  # type: ignore[misc]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        del second.step  # type: ignore[misc]
 
 
 # ---- parsers ----

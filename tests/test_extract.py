@@ -522,7 +522,7 @@ def test_renamed_ones_are_gone_and_their_new_names_are_there():
     [
         ("parser.add_argument('--a', type=int)", [1, None], ["1", 1.5, True, [1]]),
         ("parser.add_argument('--a', type=float)", [1, 1.5, None], ["1", True]),
-        ("parser.add_argument('--a')", ["", "x"], [1, ["x"], False]),
+        ("parser.add_argument('--a')", ["", "x", False], [1, ["x"], True]),  # False: left out
         ("parser.add_argument('--a', action='store_true')", [True, False], ["true", 1, 0]),
         ("parser.add_argument('--a', action=argparse.BooleanOptionalAction)", [True, False], ["false"]),
         ("parser.add_argument('--a', nargs='*')", [[], ["x"], ("x", "y")], ["x", ["x", 1]]),

@@ -21,6 +21,8 @@ from cinderlora.texts import catalogue as texts_of
 from cinderlora.types import Failure, LoraFacts, Settings
 
 CAPTURES = sorted((Path(__file__).parent / "data" / "captures").glob("*/truth.json"))
+FAILURES = Path(__file__).parent / "data" / "failures"
+PROVOKED = json.loads((FAILURES / "truth.json").read_text(encoding="utf-8"))
 BAR = "\rsteps:   0%|          | 4/20000 [00:00<55:55,  5.96it/s, avr_loss=0.319]"
 LAUNCHER = """Traceback (most recent call last):
   File "/venv/bin/accelerate", line 8, in <module>
@@ -74,6 +76,24 @@ def test_why_a_recording_failed(truth_file: Path) -> None:
         launched = data + LAUNCHER.format(how=f"returned non-zero exit status {truth['exit_code']}").encode()
         through = diagnosis_of(launched, 1, truth["model_type"])
         assert through == diagnosis, "what the launcher adds changes nothing"
+
+
+@pytest.mark.parametrize("name", PROVOKED)
+@pytest.mark.parametrize("launched", [False, True], ids=["direct", "accelerate"])
+def test_why_a_provoked_failure_failed(name: str, launched: bool) -> None:
+    truth = PROVOKED[name]
+    output = (FAILURES / f"{name}.log").read_bytes()
+    exit_code = truth["exit_code"]
+    if launched and exit_code > 0:
+        output += b"\n" + LAUNCHER.format(how=f"returned non-zero exit status {exit_code}").encode()
+        exit_code = 1
+    diagnosis = found(output, exit_code, model_type=truth["model_type"])
+    assert diagnosis.code == truth["code"]
+    assert diagnosis.changes == truth["changes"]
+    assert all(str(diagnosis.params[param]).endswith(value) for param, value in truth["params"].items())
+    assert explains(diagnosis)
+    printed = output.decode()
+    assert all(word in printed for line in diagnosis.evidence for word in line.split()), "lines may be wrapped there"
 
 
 # ---- one by one ----

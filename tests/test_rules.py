@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +33,7 @@ def problems(registry: Registry, pictures, model_type: str, **settings):
         ("sdxl", {"lr_scheduler": "constant", "lr_warmup_steps": 5}, "warmup_without_effect", "error"),
         ("flux", {"extra": {"lr_warmup_steps": 5}}, "warmup_without_effect", "error"),
         ("flux", {"optimizer": "Prodigy", "learning_rate": 0.0001}, "learning_rate_low", "warning"),
+        ("sd3", {"learning_rate": 0.0}, "learning_rate_zero", "error"),
         ("flux", {"extra": {"save_every_n_steps": 0}}, "zero_divides", "error"),
         ("flux", {"extra": {"sample_every_n_epochs": 0}}, "zero_divides", "error"),
         ("flux", {"sample_every": 0, "extra": {"sample_every_n_epochs": 1}}, "sample_prompts_missing", "error"),
@@ -99,3 +101,42 @@ def test_an_optimizer_that_is_not_installed_is_told(registry, pictures, tmp_path
     found = {p.code: p for p in sd3.check(job, trainer).errors}
     assert found["optimizer_package"].params == {"optimizer": optimizer, "package": package}
     assert "optimizer_package" not in [p.code for p in sd3.check(job.evolve(optimizer="AdamW"), trainer).problems]
+
+
+def nvidias_library(cards: list[tuple[str, tuple[int, int]]]) -> SimpleNamespace:
+    """What nvidia-ml-py's functions give on a machine with these cards: names and compute capabilities."""
+    return SimpleNamespace(
+        NVMLError=RuntimeError,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: len(cards),
+        nvmlDeviceGetHandleByIndex=lambda number: number,
+        nvmlDeviceGetName=lambda number: cards[number][0],
+        nvmlDeviceGetCudaComputeCapability=lambda number: cards[number][1],
+        nvmlDeviceGetMemoryInfo=lambda number: SimpleNamespace(total=24 << 30, free=24 << 30, used=0),
+        nvmlDeviceGetComputeRunningProcesses=lambda number: [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("cards", "settings", "named"),
+    [
+        ([("GeForce RTX 2080 Ti", (7, 5)), ("Tesla P40", (6, 1))], {}, ("GeForce RTX 2080 Ti", "Tesla P40")),
+        ([("Tesla T4", (7, 5))], {"extra": {"mixed_precision": "bf16"}}, ("Tesla T4",)),
+        ([("NVIDIA GeForce RTX 3060", (8, 6))], {}, None),
+        ([("Quadro P400", (6, 1)), ("NVIDIA GeForce RTX 4090", (8, 9))], {}, None),
+        ([("Tesla T4", (7, 5))], {"mixed_precision": "fp16"}, None),
+        ([], {}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_cards_without_bf16_are_named(registry, pictures, tmp_path, monkeypatch, cards, settings, named):
+    monkeypatch.setitem(sys.modules, "pynvml", nvidias_library(cards))
+    (tmp_path / "train_network.py").touch()
+    sdxl = registry["sdxl"]
+    job = sdxl.job(
+        name="elena", trigger="elena", dataset=pictures, output=tmp_path / "out", optimizer="AdamW", **settings
+    )
+    found = {p.code: p for p in sdxl.check(job, SdScripts(tmp_path, python=sys.executable)).warnings}
+    assert found["bf16_missing"].params["cards"] == named if named else "bf16_missing" not in found
+    assert "bf16_missing" not in [p.code for p in sdxl.check(job, SdScripts.rehearsal()).problems]

@@ -8,24 +8,31 @@ large: one at a time, `pytest -n0 -m sd_scripts`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
+import numpy as np
 import psutil
 import pytest
 
 import cinderlora
-from cinderlora import CheckpointSaved, Failed, Finished, Progress, Registry, SampleSaved, SdScripts, Stopped
+from cinderlora import CheckpointSaved, Failed, Finished, Plan, Progress, Registry, SampleSaved, SdScripts, Stopped
 from cinderlora.sync import launch
+from cinderlora.types import Link
 
 CHECKOUT = os.environ.get("CINDERLORA_SD_SCRIPTS")
 PYTHON = os.environ.get("CINDERLORA_SD_SCRIPTS_PYTHON")
 BENCH = Path(os.environ.get("CINDERLORA_SD_SCRIPTS_BENCH", "nowhere"))
+FAILURES = Path(__file__).parent / "data" / "failures"
 NEEDED = {
     "sd3": {"model": "sd3_tiny", "clip_l": "clip_l", "clip_g": "clip_g", "t5xxl": "t5xxl"},
     "flux": {"model": "flux_tiny", "clip_l": "clip_l", "t5xxl": "t5xxl", "ae": "ae"},
@@ -132,6 +139,42 @@ def test_from_pictures_to_a_lora(registry, trainer, pictures, tmp_path, model_ty
     again = list(cinderlora.sync.attach(training.folder))
     assert [(type(e), e.seq) for e in again] == [(type(e), e.seq) for e in events]
 
+    # The same plan, started by hand.
+    ours = output.rename(tmp_path / "ours")
+    printed = by_hand(registry[model_type].plan(job, trainer), tmp_path / "by hand")
+    assert {int(step): float(loss) for step, loss in TRAINING_BAR.findall(printed) if int(step)} == losses
+    assert files_in(output) == files_in(ours)
+    assert tensors(output / "cg_elena.safetensors") == tensors(ours / "cg_elena.safetensors")
+
+
+TRAINING_BAR = re.compile(rb"\rsteps: [^|]*\|[^|]*\| ([0-9]+)/[0-9]+ \[[^]]*avr_loss=([^]]+)\]")
+
+
+def by_hand(plan: Plan, folder: Path) -> bytes:
+    """What the trainer prints when somebody starts a plan's command line among its files."""
+    for name, text in plan.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    for link in plan.links:
+        (folder / link.target).symlink_to(link.source)
+    stage = plan.stages[-1]
+    environment = {**os.environ, **stage.env}
+    return subprocess.run(
+        stage.argv, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+    ).stdout
+
+
+def files_in(folder: Path) -> set[str]:
+    """The names of all files, without the time that is in a sample's."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {re.sub(r"_[0-9]{14}_", "_", name) for name in names}
+
+
+def tensors(lora: Path) -> bytes:
+    """The tensors' bytes: the header has times in it."""
+    data = lora.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
+
 
 def test_stopped_on_the_way_it_leaves_no_process_and_no_half_file(registry, trainer, pictures, tmp_path):
     job = small_job(registry, "sd3", pictures, tmp_path / "out", steps=3000, save_every=50, sample_every=0)
@@ -186,6 +229,179 @@ def test_a_failure_is_diagnosed(registry, trainer, pictures, tmp_path, options, 
     assert found.cause and found.fix and found.evidence
 
 
+# ---- failures behind the plan's back: most of these no plan would let through ----
+
+
+def edited(plan: Plan, ending: str, old: str, new: str) -> Plan:
+    """The plan with something changed in the one file whose name ends like that."""
+    (name,) = [name for name in plan.files if name.endswith(ending)]
+    assert old in plan.files[name]
+    return attrs.evolve(plan, files={**plan.files, name: plan.files[name].replace(old, new)})
+
+
+def started_as(plan: Plan, *argv: str) -> Plan:
+    """The plan with another command line."""
+    return attrs.evolve(plan, stages=[attrs.evolve(plan.stages[-1], argv=argv)])
+
+
+def launched(plan: Plan) -> Plan:
+    """The plan as people start it who follow sd-scripts' own documentation."""
+    python, *rest = plan.argv
+    return started_as(plan, python, "-m", "accelerate.commands.launch", "--cpu", *rest)
+
+
+def put(plan: Plan, target: str, data: bytes) -> Plan:
+    """The plan with a file of these bytes in its view of the data set."""
+    source = plan.output.parent / "put" / Path(target).name
+    source.parent.mkdir(exist_ok=True)
+    source.write_bytes(data)
+    links = [link for link in plan.links if link.target != target]
+    return attrs.evolve(plan, links=[*links, Link(source=source, target=target)])
+
+
+LATENTS = "dataset/elena/001-elena_00_0128x0128_sd3.npz"
+OUTPUTS = "dataset/elena/001-elena_00_sd3_te.npz"
+
+
+def an_archive() -> bytes:
+    """As sd-scripts keeps its caches."""
+    archive = io.BytesIO()
+    np.savez(archive, latents_16x16=np.zeros((16, 16, 16), np.float32))
+    return archive.getvalue()
+
+
+Spoil = Callable[[Plan], Plan]
+
+
+def data_set(old: str, new: str) -> Spoil:
+    return lambda plan: edited(plan, "_dataset.toml", old, new)
+
+
+def training(old: str, new: str) -> Spoil:
+    return lambda plan: edited(plan, "_training.toml", old, new)
+
+
+PROVOKED: dict[str, Spoil] = {
+    "dataset-type": data_set("[\n    128,\n    128,\n]", '"128,128"'),
+    "dataset-key": data_set("batch_size = 1", "batch_size = 1\nno_such_key = 3"),
+    "dataset-without-folder": data_set('image_dir = "dataset/elena"\n', ""),
+    "dataset-syntax": data_set("batch_size = 1", "batch_size = = 1"),
+    "dataset-without-datasets": lambda plan: attrs.evolve(
+        plan, files={**plan.files, "elena_dataset.toml": plan.files["elena_dataset.toml"].partition("[[datasets]]")[0]}
+    ),
+    "dataset-config-missing": training('dataset_config = "elena_dataset.toml"', 'dataset_config = "nowhere.toml"'),
+    "config-syntax": training("network_dim = 4", "network_dim = = 4"),
+    "config-missing": lambda plan: started_as(plan, *plan.argv[:-1], "nowhere.toml"),
+    "config-is-a-folder": lambda plan: started_as(
+        attrs.evolve(plan, files={**plan.files, "folder.toml/x": ""}), *plan.argv[:-1], "folder.toml"
+    ),
+    "flag-unknown": lambda plan: started_as(plan, *plan.argv, "--no_such_flag", "3"),
+    "flag-value": lambda plan: started_as(plan, *plan.argv, "--network_dim", "abc"),
+    "no-torch": lambda plan: started_as(plan, sys.executable, *plan.argv[1:]),
+    "launched": lambda plan: launched(data_set("batch_size = 1", "batch_size = = 1")(plan)),
+    "caption-empty": lambda plan: attrs.evolve(plan, files={**plan.files, "dataset/elena/003-elena_02.txt": ""}),
+    "t5xxl-missing": lambda plan: edited(plan, "_training.toml", "t5xxl = ", "no_t5xxl = "),
+    "module-of-another": training('"networks.lora_sd3"', '"networks.lora_flux"'),
+    "learning-rate-0": training("learning_rate = 0.0001", "learning_rate = 0.0"),
+    "memory": lambda plan: started_as(plan, "sh", "-c", 'ulimit -v 2097152; exec "$@"', "sh", *plan.argv),
+    "picture-rubbish": lambda plan: put(plan, plan.links[-1].target, b"\x89PNG rubbish"),
+    "cache-truncated": lambda plan: put(plan, LATENTS, an_archive()[:1000]),
+    "cache-rubbish": lambda plan: put(plan, LATENTS, b"\xff" * 5000),
+    "cache-empty": lambda plan: put(plan, LATENTS, b""),
+    "text-cache-truncated": lambda plan: put(plan, OUTPUTS, an_archive()[:1000]),
+    "text-cache-rubbish": lambda plan: put(plan, OUTPUTS, b"\xff" * 5000),
+}
+"""What to do to a plan; tests/data/failures has what comes of it, under the same names."""
+
+
+def assert_diagnosed(name: str, event) -> None:
+    """The diagnosis is what `tests/data/failures` has under that name; of paths, the ends are the same."""
+    truth = json.loads((FAILURES / "truth.json").read_text(encoding="utf-8"))[name]
+    assert isinstance(event, Failed), event
+    found = event.diagnosis
+    assert (event.exit_code, found.code) == (truth["exit_code"], truth["code"]), found
+    assert found.changes == truth["changes"]
+    assert all(str(found.params[param]).endswith(value) for param, value in truth["params"].items()), found
+    assert found.cause and found.fix and found.evidence
+
+
+def short_job(registry, pictures, tmp_path, model_type="sd3", **options):
+    return small_job(registry, model_type, pictures, tmp_path / "out", steps=2, save_every=0, sample_every=0, **options)
+
+
+@pytest.mark.parametrize("name", PROVOKED)
+def test_a_provoked_failure_is_diagnosed(registry, trainer, pictures, tmp_path, name):
+    plan = registry["sd3"].plan(short_job(registry, pictures, tmp_path), trainer)
+    with launch(PROVOKED[name](plan), runs=tmp_path / "runs") as training:
+        *_, last = training
+    assert_diagnosed(name, last)
+
+
+def test_a_full_card_is_diagnosed(registry, trainer, pictures, tmp_path):
+    """The bench raises CUDA's error with its real wording; what to change follows from the settings."""
+    plan = registry["sd3"].plan(short_job(registry, pictures, tmp_path), trainer)
+    stage = attrs.evolve(plan.stages[-1], env={**plan.stages[-1].env, "WORKBENCH_OOM_AT": "1"})
+    with launch(attrs.evolve(plan, stages=[stage]), runs=tmp_path / "runs") as training:
+        *_, last = training
+    assert isinstance(last, Failed)
+    assert (last.diagnosis.code, last.diagnosis.params["total"]) == ("cuda_out_of_memory", "23.64 GiB")
+    assert last.diagnosis.changes == {"fp8_base": True}
+
+
+MISTAKEN = {
+    "vae-is-a-clip": ("sd3", {"vae": "clip_l"}),
+    "clip-l-is-a-vae": ("sd3", {"clip_l": "ae"}),
+    "clip-g-is-a-clip-l": ("sd3", {"clip_g": "clip_l"}),
+    "t5xxl-is-a-vae": ("sd3", {"t5xxl": "ae"}),
+    "flux-ae-is-a-clip": ("flux", {"ae": "clip_l"}),
+    "flux-text-encoders-swapped": ("flux", {"clip_l": "t5xxl", "t5xxl": "clip_l"}),
+}
+"""A component's file given for another: what `check` refuses, and sd-scripts finds out after loading."""
+
+
+@pytest.mark.parametrize("name", MISTAKEN)
+def test_a_file_given_for_another_component(registry, trainer, pictures, tmp_path, name):
+    model_type, files = MISTAKEN[name]
+    models = {role: BENCH / f"models/{file}.safetensors" for role, file in files.items()}
+    job = short_job(registry, pictures, tmp_path, model_type, models=models)
+    refused = [p.params["path"] for p in registry[model_type].check(job, trainer).errors if p.code == "wrong_component"]
+    assert refused == [str(path) for path in models.values()]
+    events, _ = run(registry, job, trainer, tmp_path)
+    assert_diagnosed(name, events[-1])
+
+
+SCALED = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+
+source, target, prefix = sys.argv[1:]
+tensors = {prefix + "scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
+for name, weight in load_file(source).items():
+    tensors[name] = weight
+    if name.startswith(prefix) and weight.ndim > 1:
+        linear = weight.ndim == 2 and "embed" not in name
+        scale = weight.float().abs().max() / torch.finfo(torch.float8_e4m3fn).max if linear else torch.ones(1)
+        tensors[name] = (weight.float() / scale).to(torch.float8_e4m3fn)
+        tensors[name.removesuffix("weight") + "scale_weight"] = scale.reshape(1)
+save_file(tensors, target)
+"""
+
+
+@pytest.mark.parametrize(("role", "prefix"), [("model", "model.diffusion_model."), ("t5xxl", "")])
+def test_scaled_fp8_is_refused_since_the_trainer_would_not(registry, trainer, pictures, tmp_path, role, prefix):
+    """sd-scripts ignores the scales, says nothing, and trains on weights that are wrong by orders of magnitude: on
+    the base model the loss is about 1e9 instead of 1, on T5 not even the loss tells.
+    """
+    scaled = tmp_path / f"{role}_fp8_scaled.safetensors"
+    subprocess.run([str(trainer.python), "-c", SCALED, models_of("sd3")[role], scaled, prefix], check=True)
+    job = short_job(registry, pictures, tmp_path, models={role: scaled})
+    assert [p.code for p in registry["sd3"].check(job, trainer).errors] == ["model_fp8_scaled"]
+    events, training = run(registry, job, trainer, tmp_path)
+    assert isinstance(events[-1], Finished)
+    assert (training.result.loss > 1000) is (role == "model")
+
+
 def test_a_data_set_that_is_gone_is_diagnosed_though_the_exit_code_is_0(registry, trainer, pictures, tmp_path):
     plan = registry["sd3"].plan(small_job(registry, "sd3", pictures, tmp_path / "out"), trainer)
     with launch(attrs.evolve(plan, links=()), runs=tmp_path / "runs") as training:
@@ -194,15 +410,20 @@ def test_a_data_set_that_is_gone_is_diagnosed_though_the_exit_code_is_0(registry
     assert (last.exit_code, last.diagnosis.code) == (0, "dataset_empty")
 
 
-def test_a_trainer_that_was_killed_is_diagnosed(registry, trainer, pictures, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("through", [lambda plan: plan, launched], ids=["direct", "accelerate"])
+def test_a_trainer_that_was_killed_is_diagnosed(registry, trainer, pictures, tmp_path, number, through):
     job = small_job(registry, "sd3", pictures, tmp_path / "out", steps=3000, save_every=0, sample_every=0)
-    with launch(registry["sd3"].plan(job, trainer), runs=tmp_path / "runs") as training:
+    with launch(through(registry["sd3"].plan(job, trainer)), runs=tmp_path / "runs") as training:
         for event in training:
-            if isinstance(event, Progress) and event.step == 5:
+            if isinstance(event, Progress) and event.step == 2:
                 record = json.loads((training.folder / "state.json").read_text())
-                os.kill(record["trainer"]["pid"], signal.SIGKILL)
+                process = psutil.Process(record["trainer"]["pid"])
+                (process if through is not launched else process.children()[0]).send_signal(number)
     assert isinstance(event, Failed)
-    assert (event.exit_code, event.diagnosis.code) == (-9, "killed")
+    assert event.exit_code == (1 if through is launched else -number)
+    assert (event.diagnosis.code, event.diagnosis.params["signal"]) == ("killed", number.name)
+    assert processes_of(training.folder) == []
 
 
 @pytest.fixture

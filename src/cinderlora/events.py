@@ -7,6 +7,7 @@ same whoever reads the log and whenever, and a `time` (seconds since the epoch) 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from attrs import field, frozen
 
@@ -87,6 +88,39 @@ class Progress(Event):
     eta: float | None = None
     epoch: int | None = None
     epochs: int | None = None
+
+
+class _Unlocked(Progress):
+    """A `Progress` as long as it can be written to."""
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__  # CPython stores quickly only where both are object's
+
+
+def quick_progress(
+    step: int,
+    total: int,
+    loss: float | None,
+    seconds_per_step: float | None,
+    eta: float | None,
+    epoch: int | None = None,
+    epochs: int | None = None,
+    seq: int | None = None,
+) -> Progress:
+    """As `Progress(...)`, in a third of the time, which else were the larger part of reading a refresh of the bar."""
+    event: Any = object.__new__(_Unlocked)
+    event.seq = seq
+    event.time = None
+    event.step = step
+    event.total = total
+    event.loss = loss
+    event.seconds_per_step = seconds_per_step
+    event.eta = eta
+    event.epoch = epoch
+    event.epochs = epochs
+    event.__class__ = Progress
+    return cast("Progress", event)
 
 
 @frozen

@@ -111,7 +111,7 @@ def fold(status: Status, event: Event) -> Status:
 
 def fold_all(status: Status, events: list[Event]) -> Status:
     """As `fold` over all of them. Of several `Progress`, which a long log has by the million, the last says it all."""
-    last = max((n for n, event in enumerate(events) if isinstance(event, Progress)), default=0)
+    last = next((n for n in range(len(events) - 1, -1, -1) if isinstance(events[n], Progress)), 0)
     for n, event in enumerate(events):
         if n >= last or not isinstance(event, Progress):
             status = fold(status, event)

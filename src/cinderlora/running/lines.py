@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = ["LONGEST", "Line", "LineSplitter"]
@@ -55,6 +56,7 @@ class LineSplitter:
 
     def __init__(self) -> None:
         self._rest = b""  # what has no end yet
+        self._at = 0  # place in the rest, while it is gone through
         self._offset = 0  # of the rest in the output
         self._searched = 0  # bytes of the rest that hold no line end
         self._after_cr = False  # whether the byte before the rest is a carriage return
@@ -63,44 +65,54 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that are complete with this chunk. A wrapped log line is when the next line shows that it is."""
-        data = self._rest + chunk
+        return list(self.lines(chunk))
+
+    def lines(self, chunk: bytes) -> Iterator[Line]:
+        """As `feed`, one by one, so that `more` can take what follows a bar. All of them have to be taken."""
+        data = self._rest = self._rest + chunk
         size, at, searched = len(data), 0, self._searched  # what was searched holds no line end
         offset = self._offset
         lines: list[Line] = []
-        match_bar, find_end = _BAR.match, _LINE_END.search
         while at < size:
             first = data[at]
             if first in _LINE_ENDS:
                 if first == _NEWLINE and not self._after_cr and not self._after_bar:
                     self._close_record(lines)  # an empty line is no part of a record; the middle of \r\n is no line
+                    yield from lines
+                    lines.clear()
                 self._after_cr, self._after_bar = first == _RETURN, False
                 at += 1
-                searched = at
-                continue
-            bar = match_bar(data, at)
-            if bar is not None:
-                if self._record is not None:
-                    self._close_record(lines)
-                at = searched = bar.end()
-                lines.append(Line(_bar_text(bar[1]), offset + at, True))
-                self._after_bar, self._after_cr = True, False
                 continue
             limit = at + LONGEST
-            end = find_end(data, searched, limit)
-            if end is None:
-                if size < limit:
-                    searched = size
-                    break
-                self._physical(data[at:limit], offset + limit, lines)
-                self._after_cr = self._after_bar = False
-                at = searched = limit
-                continue
-            stop = end.start()
-            self._physical(data[at:stop], offset + stop, lines)
-            self._after_cr, self._after_bar = data[stop] == _RETURN, False
-            at = searched = stop + 1
-        self._rest, self._offset, self._searched = data[at:], offset + at, searched - at
-        return lines
+            end = _LINE_END.search(data, max(at, searched), limit)
+            stop = searched = end.start() if end else min(size, limit)
+            bar = _BAR.match(data, at) if data.find(b"]", at, stop) >= 0 else None
+            if bar is not None:
+                self._close_record(lines)
+                self._at = at = bar.end()
+                self._after_cr, self._after_bar = False, True
+                lines.append(Line(_bar_text(bar[1]), offset + at, True))
+            elif end is None and stop < limit:
+                break
+            else:
+                self._physical(data[at:stop], offset + stop, lines)
+                self._after_cr, self._after_bar = end is not None and data[stop] == _RETURN, False
+                self._at = stop if end is None else stop + 1
+            yield from lines
+            lines.clear()
+            at = self._at
+        self._rest, self._offset, self._searched, self._at = data[at:], offset + at, max(searched - at, 0), 0
+
+    def more(self, refresh: re.Pattern[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+        """The refreshes of a bar that follow the line given last, if that was a bar: the end and the groups of each.
+
+        `refresh` matches what precedes one on its line, the carriage return, and the whole of it, to its bracket.
+        """
+        data, offset, match = self._rest, self._offset, refresh.match
+        while (found := match(data, self._at)) is not None:
+            self._at = end = found.end()
+            self._after_cr, self._after_bar = False, True
+            yield offset + end, found.groups()
 
     def close(self) -> list[Line]:
         """What is left when the output has ended."""
@@ -114,7 +126,10 @@ class LineSplitter:
 
     def _physical(self, raw: bytes, end: int, lines: list[Line]) -> None:
         """Take one line as it was printed, or what followed a bar on it."""
-        text = _TERMINAL.sub("", _CLEARED.sub("", raw.decode("utf-8", "replace"), count=1)).rstrip()
+        text = raw.decode("utf-8", "replace")
+        if not text.isprintable():
+            text = _TERMINAL.sub("", _CLEARED.sub("", text, count=1))
+        text = text.rstrip()
         head = _RECORD.match(text)
         place = text.rpartition(" ")[2]
         if head is not None and _PLACE.fullmatch(place):
@@ -126,7 +141,7 @@ class LineSplitter:
             self._close_record(lines)
             if text and not text.isspace():
                 text = text.lstrip() if self._after_bar else text
-                lines.append(Line(text, end, _CUT_BAR.match(text) is not None))
+                lines.append(Line(text, end, "%|" in text and _CUT_BAR.match(text) is not None))
 
     def _close_record(self, lines: list[Line]) -> None:
         if self._record is not None:

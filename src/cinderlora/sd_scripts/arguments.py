@@ -100,7 +100,7 @@ def _other_scripts(key: str, script: str) -> list[str]:
 
 
 def argument_problems(script: str, args: Mapping[str, Any], known: Arguments | None = None) -> Iterator[Problem]:
-    """What is wrong with keys and values for a script's training TOML. Values that are None are left out of it.
+    """What is wrong with keys and values for a script's training TOML. None and False are left out of it.
 
     `known` are the script's arguments, those that cinderlora has of it where not given; of a script that nothing is
     known of, nothing is said.
@@ -113,7 +113,7 @@ def argument_problems(script: str, args: Mapping[str, Any], known: Arguments | N
             continue
         elif key not in known:
             yield _unknown(script, key, known)
-        elif value is not None:
+        elif value is not None and value is not False:
             yield from _value_problems(key, value, known[key])
 
 

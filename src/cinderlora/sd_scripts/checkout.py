@@ -165,7 +165,15 @@ class SdScripts:
         yield from setting_problems(model_type, job, args, known)
 
     def machine_problems(self, job: Job) -> Iterator[Problem]:
-        """What its Python lacks for the job: the optimizer's package. Some 0.2 seconds."""
+        """What its Python or the cards lack for the job: the optimizer's package, bf16. Some 0.2 seconds."""
+        from cinderlora.gpu import without_bf16
+
+        if self.is_rehearsal:
+            return  # it needs neither
+        precision = job.settings.extra.get("mixed_precision", job.settings.mixed_precision)
+        cards = without_bf16() if precision == "bf16" else ()
+        if cards:
+            yield Problem("bf16_missing", {"cards": cards}, severity="warning")
         optimizer = job.settings.optimizer or ""
         package = optimizer_package(optimizer)
         if package is not None and self.has_package(package) is False:

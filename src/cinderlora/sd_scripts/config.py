@@ -164,7 +164,7 @@ def dataset_keys(job: Job) -> dict[str, Any]:
         "enable_bucket": s.enable_bucket,
         "bucket_no_upscale": s.bucket_no_upscale,
         "bucket_reso_steps": s.bucket_step,
-        **bucket_range(px),
+        **bucket_range(px, s.bucket_no_upscale),
         "shuffle_caption": s.shuffle_caption,
         "flip_aug": s.flip_aug,
     }
@@ -186,13 +186,18 @@ def dataset_text(job: Job, view: View) -> str:
     return "\n".join(parts)
 
 
-def bucket_range(resolution: int) -> dict[str, int]:
-    """The smallest and largest side of a bucket, where the script's own 256 and 1024 do not hold the resolution."""
+def bucket_range(resolution: int, no_upscale: bool | None) -> dict[str, int]:
+    """The smallest and largest side of a bucket, where the script's own 256 and 1024 do not hold the resolution.
+
+    Where pictures may be enlarged, the sides go up to twice the resolution: 1024 would leave a portrait of 2 to 3 at
+    1024 pixels with 704 x 1024, two thirds of the area. Otherwise the script only asks that they hold the resolution.
+    """
     wider: dict[str, int] = {}
     if resolution < _MIN_BUCKET:
         wider["min_bucket_reso"] = resolution
-    if resolution > _MAX_BUCKET:
-        wider["max_bucket_reso"] = resolution
+    largest = resolution if no_upscale else 2 * resolution
+    if largest > _MAX_BUCKET:
+        wider["max_bucket_reso"] = largest
     return wider
 
 
@@ -202,7 +207,7 @@ def job_buckets(job: Job, dataset: Dataset) -> BucketPlan:
 
     s = derived(job.settings)
     px = s.resolution or 512
-    reach = {"min_bucket_reso": _MIN_BUCKET, "max_bucket_reso": _MAX_BUCKET, **bucket_range(px)}
+    reach = {"min_bucket_reso": _MIN_BUCKET, "max_bucket_reso": _MAX_BUCKET, **bucket_range(px, s.bucket_no_upscale)}
     return bucket_plan(
         dataset.sizes,
         resolution=px,

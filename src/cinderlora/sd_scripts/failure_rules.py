@@ -109,6 +109,7 @@ RULES: tuple[Rule, ...] = (
         "model_file_unreadable",
         r"SafetensorError: Error while deserializing|UnpicklingError|PytorchStreamReader failed|invalid magic number",
     ),
+    Rule("model_file_unreadable", r"^OSError: No such device", r"safe_open"),  # a folder
     Rule("model_file_missing", r"^FileNotFoundError: No such file or directory: \"?(?P<path>.+?)\"?$"),
     Rule(
         "model_file_missing",
@@ -130,6 +131,9 @@ RULES: tuple[Rule, ...] = (
     Rule("component_missing", r"^AttributeError: 'NoneType' object has no attribute", r"load_target_model"),
     Rule("component_missing", r"os\.PathLike object, not NoneType", r"load_target_model|pretrained_model_name_or_path"),
     Rule("bad_setting", r"loading state_dict for \w*LoRA", **_setting("network_weights")),
+    Rule("component_not_loaded", r"loading state_dict for (?:SDVAE|Auto[Ee]ncoder)", params={"component": "VAE"}),
+    Rule("component_not_loaded", r"^KeyError: ", r"\bload_vae\b", params={"component": "VAE"}),
+    Rule("component_not_loaded", r"loading state_dict for (?:CLIP|T5)", r"\bload_(?:clip|t5)"),
     Rule("wrong_architecture", r"Error\(s\) in loading state_dict for \w+"),
     Rule("wrong_architecture", r"^KeyError: 'x_embedder\.proj\.weight'"),
     Rule("wrong_architecture", r"^KeyError: '[\w.]+\.(?:weight|bias|scale)'", r"load_target_model|load_"),
@@ -140,6 +144,9 @@ RULES: tuple[Rule, ...] = (
     Rule("caption_empty", r"caption file is empty / [^:]*: (?P<path>.+)$"),
     Rule("latents_nan", r"NaN detected in (?:latents|text encoder outputs): (?P<path>.+)$"),
     Rule("cache_corrupt", r"zipfile\.BadZipFile|No data left in file|Failed to interpret file .* as a pickle"),
+    # What is no archive at all is taken for a pickle; NumPy 2's wording, then that of 1.
+    Rule("cache_corrupt", r"contains pickled \(object\) data|Cannot load file containing pickled data", r"np\.load"),
+    Rule("image_unreadable", r"^ZeroDivisionError", r"select_bucket"),  # the size that it found was 0 x 0
     Rule("image_unreadable", r"cannot identify image file ['\"](?P<file>.+)['\"]$"),
     Rule(
         "image_unreadable",
@@ -151,7 +158,7 @@ RULES: tuple[Rule, ...] = (
     Rule("wrong_network_module", r"'NoneType' object has no attribute 'startswith'", r"import_module"),
     Rule("wrong_network_module", r"module '(?P<module>[\w.]+)' has no attribute 'create_network"),
     Rule("wrong_network_module", r"'\w*Network\w*' object has no attribute"),
-    Rule("wrong_network_module", r"optimizer got an empty parameter list"),
+    Rule("nothing_to_train", r"optimizer got an empty parameter list"),
     Rule("missing_package", r"^ImportError: No (?P<package>\w+) / ", changes=_common_optimizer),
     Rule(
         "missing_package",
@@ -255,10 +262,14 @@ RULES: tuple[Rule, ...] = (
         r"|max_train_steps should be greater than initial step|must be (?:True|enabled) ",
     ),
     # ---- configuration ----
+    Rule("dataset_config_invalid", r"^voluptuous\..*? @ data(?P<key>\[.+\])$"),
     Rule(
-        "dataset_config_invalid", r"^voluptuous\.|image_dir must be specified|^AssertionError: resolution is required"
+        "dataset_config_invalid",
+        r"^voluptuous\.|image_dir must be specified|^AssertionError: resolution is required"
+        r"|^AssertionError: datasets should not be an empty iterable",
     ),
-    Rule("config_unreadable", r"TomlDecodeError|JSONDecodeError", r"toml|config"),
+    Rule("config_unreadable", r"TomlDecodeError|JSONDecodeError|UnicodeDecodeError", r"toml\.load|load_user_config"),
+    Rule("config_unreadable", r"^IsADirectoryError: .*: '(?P<path>.+\.toml)'$"),
     Rule("config_unreadable", r"(?:file not found|not supported config file format) / [^:]*: (?P<path>.+)$"),
     Rule("sample_prompts_missing", r"^TypeError: stat: path should be string"),
     Rule("sample_prompts_missing", r"^FileNotFoundError: .*: '(?P<path>.+)'$", r"load_prompts|sample_prompts"),

@@ -40,11 +40,17 @@ _LAUNCHER_DIED = re.compile(r"died with <Signals\.(?P<signal>\w+): (?P<number>[0
 _NATIVE_CRASH = re.compile(r"^Fatal Python error|Segmentation fault|^terminate called after throwing")
 _CACHE_FILE = re.compile(r"Error loading file: (?P<path>.+\.npz)$")
 _PICTURE_FILE = re.compile(r"Error loading file: (?P<file>.+)$")
+_PICTURE_SIZE = re.compile(r"failed to get image size: (?P<file>.+), error: ")
 _MODEL_FILE = re.compile(r"(?:from|checkpoint:?|weights) (?P<path>\S.*\.(?:safetensors|sft|ckpt|pth?))$")
+_CONFIG_FILE = re.compile(r"^Loading (?:settings|dataset config) from (?P<path>.+?)(?:\.\.\.)?$")
 _SAVING = re.compile(r"^saving checkpoint: (?P<path>.+)$")
 _NETWORK_MODULE = re.compile(r"^import network module: (?P<module>\S+)$")
-# T5XXL always lacks the one that it shares with another.
-_NOT_LOADED = re.compile(r"^Loaded (?P<component>[\w-]+): _IncompatibleKeys\(missing_keys=\['(?!encoder\.embed_tokens)")
+_MODULES = re.compile(r"^enable LoRA for U-Net: (?P<modules>[0-9]+) modules")
+_LOADED = re.compile(r"^Loaded (?P<component>[\w-]+): (?P<how>.*)$")
+_NOT_LOADED = "_IncompatibleKeys(missing_keys=['"
+_ALWAYS_MISSING = _NOT_LOADED + "encoder.embed_tokens"  # T5XXL shares it with another of its own
+_STATE_DICT = re.compile(r"^Loading state dict from (?P<path>.+)$")
+_VAE_FILE = re.compile(r"^(?:Loading VAE from|load VAE:) (?P<path>.+?)(?:\.\.\.)?$")
 _NOT_INCLUDED = re.compile(r"(?P<role>\w+) is not included in the checkpoint")
 _NO_PICTURES = (
     re.compile(r"ignore subset with image_dir='(?P<path>.+)': no images"),
@@ -125,10 +131,14 @@ def _by_rule(failure: Failure, rule: Rule, found: re.Match[str], raised: Raised)
         if code == "cache_corrupt":
             look_back(_CACHE_FILE)
         elif code == "image_unreadable" and "file" not in params:
-            look_back(_PICTURE_FILE)
+            look_back(_PICTURE_FILE, _PICTURE_SIZE)
     elif code == "cuda_out_of_memory":
         params.update(_amounts(raised.text))
         changes = _less_memory(failure)
+    elif code == "config_unreadable" and "path" not in params:
+        look_back(_CONFIG_FILE)
+    elif code == "dataset_config_invalid" and "key" in params:
+        params["key"] = re.sub(r"\['(.+?)'\]", r".\1", params["key"]).removeprefix(".")
     elif code == "disk_full":
         look_back(_SAVING, within=20 + raised.end - raised.begin)
     elif code in {"model_file_truncated", "model_file_unreadable"} and raised.begin > 0:
@@ -142,15 +152,47 @@ def _by_rule(failure: Failure, rule: Rule, found: re.Match[str], raised: Raised)
         if not params["role"]:
             look_back(_NOT_INCLUDED)
             params["role"] = str(params["role"]).upper() or "VAE / text encoder"
+    elif code == "component_not_loaded" and "component" not in params:
+        params["component"] = _role(raised)
+        if params["component"]:
+            look_back(_STATE_DICT)
+        else:
+            not_loaded, evidence[:0] = _not_loaded(before)
+            params.update(not_loaded)
     elif code == "component_not_loaded":
-        look_back(_NOT_LOADED)
+        look_back(_VAE_FILE)
+        if "path" not in params:  # it was looked for in the base model
+            code, params["model_type"], params["role"] = "component_missing", failure.model_type, params["component"]
     elif code == "wrong_network_module":
         if "module" not in params:
             look_back(_NETWORK_MODULE)
         changes = {"network_module": None}
+    elif code == "nothing_to_train":
+        look_back(_MODULES)
+        look_back(_NETWORK_MODULE)
+        if "modules" in params:
+            changes = (
+                {"network_module": None, "network_args": None} if params["modules"] == "0" else {"learning_rate": None}
+            )
     elif code == "missing_package":
         params["package"] = package(params["package"])
     return _diagnosis(code, params, evidence, changes)
+
+
+def _not_loaded(lines: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The components whose weights were not in their files, with the files, and the lines that say so."""
+    components, paths, evidence, path = [], [], [], ""
+    for line in lines:
+        file, loaded = _STATE_DICT.match(line), _LOADED.match(line)
+        if file is not None:
+            path = file["path"]
+        elif loaded is not None:
+            if loaded["how"].startswith(_NOT_LOADED) and not loaded["how"].startswith(_ALWAYS_MISSING):
+                components.append(loaded["component"])
+                paths += [path] if path else []
+                evidence.append(line)
+            path = ""
+    return {"component": ", ".join(components), "path": ", ".join(paths)}, evidence
 
 
 def _is_reading(raised: Raised) -> bool:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cinderlora.events import Activity, Event, Log, Phase, Progress
+from cinderlora.events import Activity, Event, Log, Phase, Progress, quick_progress
 from cinderlora.markers import EpochBegan, LoraSaved, PromptBegan, SaveAnnounced
 
-__all__ = ["parse_progress", "training_bar"]
+__all__ = ["REFRESH", "parse_progress"]
 
 # `steps:  50%|█████     | 4/8 [00:19<00:19,  4.86s/it, avr_loss=2.61]`, or `steps: 0it [00:00, ?it/s]` where there is
 # nothing to train. Anchored: `validation steps:`, `bucket_reso_steps: 64` and `sample_steps: 2` are others' lines.
@@ -20,6 +20,15 @@ _TRAINING = re.compile(
     r"steps: +(?:[0-9]+%\|[^|]*\| *([0-9]{1,12})/([0-9]{1,12})|([0-9]{1,12})it) \[[^,\]]*"
     r"(?:, *(?:([0-9.]+)(it/s|s/it)|[^,\]]*))?(?:,[^\]]*?\bavr_loss=([^,\]\s]+))?"
 )
+REFRESH = re.compile(
+    rb" *\rsteps: {1,3}[0-9]{1,3}%\|[^\x00-\x1f\x7f\[\]|]{0,1000}\| ([0-9]{1,12})/([0-9]{1,12}) "
+    rb"\[[0-9:]{1,20}<[0-9:]{1,20}, {1,3}([1-9][0-9]{0,8}\.[0-9]{2})(s/it|it/s)"
+    rb"(?:\]|, avr_loss=([0-9]{1,20}\.?[0-9]{0,20})\])"
+)
+"""A refresh of the training bar that follows on another, as nearly all are printed: step, total, rate, its unit, loss.
+Of what it matches it says what `parse_progress` would. All others are left to that: where nothing was measured yet, the
+rate is zero, or the loss is infinite, no number, or so large or small that it has an exponent."""
+
 _BAR = re.compile(
     r"(?:([^|\[\]]{1,200}): )? *"
     r"(?:[0-9]+%\|[^|]*\| *([0-9.]{1,12})([kMGTP]?)[A-Za-z]*/([0-9.]{1,12})?\??([kMGTP]?)[A-Za-z]*"
@@ -57,10 +66,9 @@ def parse_progress(line: str, phase: str | None) -> Sequence[Event] | None:
     are `Activity`, labelled with their own description or else with the phase.
     """
     if line.startswith("steps: "):
-        bar = training_bar(line)
-        if bar is not None:
-            step, total, loss, seconds = bar
-            return [Progress(step, total, loss, seconds, None if seconds is None else max(total - step, 0) * seconds)]
+        found = _TRAINING.match(line)
+        if found is not None:
+            return [_progress(found)]
     if "[" in line:
         found = _BAR.match(line)
         if found is not None:
@@ -68,18 +76,15 @@ def parse_progress(line: str, phase: str | None) -> Sequence[Event] | None:
     return _log_line(line, phase)
 
 
-def training_bar(line: str) -> tuple[int, int, float | None, float | None] | None:
-    """Step, total, loss and seconds per step of a refresh of the training bar; None where it is another line."""
-    found = _TRAINING.match(line)
-    if found is None:
-        return None
+def _progress(found: re.Match[str]) -> Progress:
     done, of, alone, rate, unit, loss = found.groups()
     # Without a total the bar shows its count alone: nothing to train, or more than there was to be.
     step, total = (int(done), int(of)) if alone is None else (int(alone), int(alone))
-    seconds = _float(rate) if rate else None
+    seconds = (_float(rate) if rate else None) or None
     if seconds and unit != "s/it":
         seconds = 1 / seconds
-    return step, total, None if loss is None else _float(loss), seconds or None
+    eta = None if seconds is None else max(total - step, 0) * seconds
+    return quick_progress(step, total, None if loss is None else _float(loss), seconds, eta)
 
 
 def _activity(found: re.Match[str], phase: str | None) -> Activity:

@@ -17,6 +17,8 @@ _CAPTION_CHANGES = ("shuffle_caption", "caption_dropout_rate", "caption_tag_drop
 # Without effect once the text encoders' outputs are cached: no error, no word.
 _CAPTION_ADDITIONS = ("caption_prefix", "caption_suffix", "enable_wildcard")
 _NEVER_ZERO = ("save_every_n_steps", "save_every_n_epochs", "sample_every_n_steps", "sample_every_n_epochs")
+# What is trained with a learning rate of its own. Where all are 0 the optimizer gets nothing, and the script stops.
+_RATES = ("unet_lr", "text_encoder_lr")
 _SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
 
 # The LoRA modules that come with sd-scripts, and the scripts each is for; others (LyCORIS, ...) are not judged.
@@ -64,8 +66,10 @@ def _optimizing(keys: Mapping[str, Any]) -> Iterator[Problem]:
     if scheduler == "constant" and warmup and not keys.get("lr_scheduler_type"):
         yield Problem("warmup_without_effect", {"steps": warmup}, changes={"lr_warmup_steps": 0})
     optimizer, rate = str(keys.get("optimizer_type", "")).lower(), keys.get("learning_rate")
+    if rate == 0 and not any(keys.get(key) for key in _RATES):
+        yield Problem("learning_rate_zero", changes={"learning_rate": None})
     adaptive = optimizer == "prodigy" or optimizer.startswith("dadapt")
-    if adaptive and isinstance(rate, (int, float)) and rate <= 0.1:
+    if adaptive and isinstance(rate, (int, float)) and 0 < rate <= 0.1:
         params = {"optimizer": keys["optimizer_type"], "value": rate}
         yield Problem("learning_rate_low", params, severity="warning", changes={"learning_rate": 1.0})
 
