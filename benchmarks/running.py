@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import attrs
 import psutil
 
 from cinderlora import Component, Log, ModelType, Plan, Registry, Stage, attach, hookimpl, launch
@@ -93,6 +94,45 @@ async def following(folder: Path, registry: Registry) -> None:
     show("following at 10 steps/s, share of a core", f"{cpu / seconds:.2%}", "<= 2 %")
 
 
+async def many_following(folder: Path, registry: Registry) -> None:
+    """What fifty followers in one program cost together, at ten steps a second."""
+    me = psutil.Process()
+    async with launch(plan(folder / "out", 150), runs=folder / "many", registry=registry) as run:
+        await anyio.sleep(0.5)
+
+        async def follow() -> None:
+            async for _ in attach(run.folder, registry=registry):
+                pass
+
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(follow)
+            await anyio.sleep(2)
+            begun, cpu = time.perf_counter(), sum(me.cpu_times()[:2])
+            await anyio.sleep(10)
+            seconds, cpu = time.perf_counter() - begun, sum(me.cpu_times()[:2]) - cpu
+    show("50 followers at 10 steps/s, share of a core", f"{cpu / seconds:.2%}", "<= 10 %")
+
+
+async def stopping(folder: Path, registry: Registry) -> None:
+    """From the end of an obedient trainer to the end of `stop`; and for one that does not listen, beyond its grace."""
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    for what, code, grace in (("obedient", "", 10.0), ("disobedient", deaf, 0.5)):
+        took = []
+        for _ in range(7):
+            trained = plan(folder / "out", 1000)
+            trained = attrs.evolve(trained, files={"trainer.py": code + TRAINER})
+            async with launch(trained, runs=folder / "stopped", registry=registry) as run:
+                async for event in run:
+                    if isinstance(event, Log):
+                        break
+                report = await run.stop(grace=grace)
+                assert bool(report.forced) == bool(code)
+                took.append(report.seconds - (grace if code else 0.0))
+        wanted = "<= 1 s beyond its grace" if code else "<= 300 ms, SIGTERM and exit included"
+        show(f"stop of a trainer that is {what}, slowest of 7", f"{max(took) * 1000:.0f} ms", wanted)
+
+
 async def attaching(folder: Path, registry: Registry) -> None:
     """A run with a million refreshes of the bar behind it."""
     run = attach(next(iter((folder / "runs").iterdir())), registry=registry)
@@ -141,7 +181,7 @@ async def main() -> None:
     registry.register(Toy(), name="toy")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for measure in (starting, following, attaching):
+        for measure in (starting, following, many_following, stopping, attaching):
             await measure(folder, registry)
         others: list[Callable[[], None]] = [lambda: polling(folder, registry), lambda: looking_at_a_lora(folder)]
         for other in others:

@@ -28,8 +28,10 @@ def bar(step, total, loss="0.5"):
     percent = step * 100 // total
     say("\\rsteps: %3d%%|###   | %d/%d [00:01<00:09,  1.25it/s, avr_loss=%s]" % (percent, step, total, loss), end="")
 
-def lora(name="cg_elena.safetensors", up=0.25, down=0.125, keep=None):
+def lora(name="cg_elena.safetensors", up=0.25, down=0.125, keep=None, steps=None):
     header, data = {{}}, b""
+    if steps is not None:
+        header["__metadata__"] = {{"ss_steps": str(steps[0]), "ss_max_train_steps": str(steps[1])}}
     for key, value in (("lora_unet_a.lora_down.weight", down), ("lora_unet_a.lora_up.weight", up)):
         part = struct.pack("<4f", value, value, value, value)
         header[key] = {{"dtype": "F32", "shape": [2, 2], "data_offsets": [len(data), len(data) + len(part)]}}

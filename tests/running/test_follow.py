@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import cinderlora
 from cinderlora import (
@@ -23,8 +26,10 @@ from cinderlora import (
     Plan,
     Progress,
     Registry,
+    RunNotFound,
     SampleSaved,
     Started,
+    Stopped,
     TrainingFailed,
     Warned,
     attach,
@@ -233,6 +238,116 @@ async def test_silence_is_told_once_and_live_only(
     assert warnings[0].time is not None
     assert warnings[0].message
     assert not [event async for event in attach(run.folder, registry=registry) if isinstance(event, Warned)]
+
+
+@pytest.fixture
+def supervised(ended_run: Path) -> Iterator[None]:
+    """Somebody looks after the run, as far as anybody can see: nobody takes it over."""
+    lock = supervisor.take_lock(str(ended_run))
+    assert lock is not None
+    yield
+    os.close(lock)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=8), inside, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def ended_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with records of a run that has ended; they may be spoiled."""
+    folder: Path = tmp_path_factory.mktemp("ended") / "run"
+    folder.mkdir()
+    stage = {"name": "train", "argv": ["python"], "env": {}, "cwd": "."}
+    launch = {
+        "id": "0123456789abcdef", "name": "e", "model_type": "toy", "created": 0, "output": str(folder / "out"),
+        "lora": "e.safetensors", "stages": [stage], "steps": 4, "first_step": 0, "publish": None, "warnings": [],
+        "zero_at_start": [], "rehearsal": False,
+    }  # fmt: skip
+    me = {"pid": os.getpid(), "start": supervisor.start_of(os.getpid())}
+    state = {
+        "state": "ended", "supervisor": me, "trainer": me, "started": 1, "stage": 0, "files": [], "ended": 2,
+        "exit_code": 1, "stopped_by": None, "log_length": 3, "lora": {"exists": True}, "partial": ["x.partial"],
+        "published": {"a": "b"}, "publish_problem": "", "seconds": 1.5,
+    }  # fmt: skip
+    (folder / "output.log").write_text("a\nb\n")
+    for name, record in (("launch.json", launch), ("state.json", state), ("launch.sound", launch)):
+        (folder / name).write_text(json.dumps(record))
+    (folder / "state.sound").write_text(json.dumps(state))
+    return folder
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_record_says_there_is_an_answer(
+    ended_run: Path, supervised: None, registry: Registry, data: st.DataObject
+) -> None:
+    """And none of the processes that it names is touched."""
+    for name in ("launch", "state"):
+        record = json.loads((ended_run / f"{name}.sound").read_text())
+        for key in data.draw(st.sets(st.sampled_from(sorted(record)), max_size=2)):
+            record[key] = data.draw(JSON)
+        (ended_run / f"{name}.json").write_text(json.dumps(record))
+    try:
+        run = sync.attach(ended_run, registry=registry)
+    except RunNotFound:
+        return
+    assert run.state in {"running", "finished", "failed", "stopped", "lost"}
+    assert run.status.state in {"running", "finished", "failed", "stopped", "lost"}
+    if run.state == "running":
+        return
+    events = list(run)
+    assert isinstance(events[-1], Finished | Failed | Stopped)
+    assert [event.seq for event in events] == sorted({event.seq for event in events})
+    assert run.stop().already_ended
+    cinderlora.to_json(run.status)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":' * 100_000, "[" * 100_000, '{"files": [' + '"x",' * 3_000_000 + '"x"]}', '{"pid": ' + "9" * 10_000 + "}"],
+    ids=["deep", "deep list", "large", "a long number"],
+)
+def test_a_record_that_is_none_of_ours_takes_no_time(ended_run: Path, registry: Registry, text: str) -> None:
+    for name in ("launch", "state"):
+        (ended_run / f"{name}.json").write_text((ended_run / f"{name}.sound").read_text())
+    (ended_run / "state.json").write_text(text)
+    run = sync.attach(ended_run, registry=registry)
+    assert run.state == "lost"
+    assert isinstance(list(run)[-1], Failed)
+    (ended_run / "launch.json").write_text(text)
+    with pytest.raises(RunNotFound):
+        sync.attach(ended_run, registry=registry)
+
+
+def test_a_log_that_grows_very_large(
+    make_plan: Planner, registry: Registry, run_folders: Path, untimed: Untimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cinderlora.running.follow._LARGE_LOG", 100_000)
+    run, events = run_of(make_plan("for n in range(3000): say('line %d %s' % (n, 'x' * 90))"), run_folders, registry)
+    (place,) = [n for n, event in enumerate(events) if isinstance(event, Warned)]
+    assert isinstance(events[place], Warned)
+    assert events[place].code == "log_large"
+    assert str(run.folder / "output.log") in events[place].message
+    seqs = [event.seq for event in events if event.seq is not None]
+    assert seqs == sorted(set(seqs))
+    assert seqs[place - 1] <= 100_000 * 1024 < seqs[place + 1]
+    assert untimed(list(run.events())) == untimed(events)
+
+
+def test_a_state_that_is_removed_after_the_start(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    run, _ = run_of(make_plan(), run_folders, registry)
+    while supervisor.is_supervised(str(run.folder)):
+        time.sleep(0.01)
+    (run.folder / "state.json").unlink()
+    record = json.loads((run.folder / "launch.json").read_text())
+    (run.folder / "launch.json").write_text(json.dumps({**record, "created": time.time() + 3600}))
+    again = sync.attach(run.folder, registry=registry)
+    assert again.state == "lost", "a clock that was set back keeps nothing starting for an hour"
+    assert [type(event) for event in again] == [Started, Failed]
 
 
 def test_damaged_records_are_no_end(make_plan: Planner, registry: Registry, run_folders: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import re
+import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from cinderlora import (
     launch,
     runs,
 )
+from cinderlora.running import supervisor
 
 Planner = Callable[..., Plan]
 ENDLESS = """
@@ -124,15 +128,136 @@ async def test_runs_of_one_second_get_folders_of_their_own(
 ) -> None:
     folders = []
 
-    async def one() -> None:
-        async with launch(make_plan("pass"), runs=run_folders, registry=registry) as run:
+    async def one(output: Path) -> None:
+        async with launch(make_plan("pass", output=output), runs=run_folders, registry=registry) as run:
             folders.append(run.folder)
 
     async with anyio.create_task_group() as group:
-        for _ in range(4):
-            group.start_soon(one)
+        for n in range(4):
+            group.start_soon(one, run_folders.parent / str(n))
     assert len(set(folders)) == 4
     assert {run.folder for run in runs(run_folders, registry=registry)} == set(folders)
+
+
+@pytest.mark.anyio
+async def test_one_lora_is_written_by_one_training(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    plan = make_plan(ENDLESS)
+    async with launch(plan, runs=run_folders, registry=registry, detach=True) as first:
+        pass
+    before = everything(run_folders)
+    for killed in (None, "supervisor"):
+        if killed:
+            await _kill(first, killed)
+        with pytest.raises(LaunchFailed) as caught:
+            async with launch(plan, runs=run_folders.parent / "other runs", registry=registry):
+                pass
+        assert caught.value.code == "launch_lora_taken"
+        assert str(first.folder) in str(caught.value)
+        assert str(plan.output / plan.lora) in str(caught.value)
+    assert everything(run_folders) == before, "nothing is left of the second one"
+    assert not (run_folders.parent / "other runs").exists()
+    async with launch(make_plan(ENDLESS, lora="cg_other.safetensors"), runs=run_folders, registry=registry) as other:
+        await other.stop()
+    await _kill(first, "trainer")
+    async with launch(make_plan(), runs=run_folders, registry=registry) as second:
+        pass
+    assert second.state == "finished", "the dead hold nothing"
+    assert [name for name in everything(plan.output) if name.startswith(".")] == []
+
+
+async def _kill(run: cinderlora.Run, who: str) -> None:
+    record = json.loads((run.folder / "state.json").read_text())[who]
+    psutil.Process(record["pid"]).kill()
+    while supervisor.is_running(record):  # noqa: ASYNC110 - another process
+        await anyio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_a_lock_that_cannot_be_made_keeps_nobody_from_training(
+    make_plan: Planner, registry: Registry, run_folders: Path, tmp_path: Path
+) -> None:
+    plan = make_plan()
+    plan.output.mkdir()
+    treasure = tmp_path / "treasure"
+    treasure.write_text("mine")
+    (plan.output / ".cg_elena.safetensors.run").symlink_to(treasure)
+    async with launch(plan, runs=run_folders, registry=registry) as run:
+        pass
+    assert run.state == "finished"
+    assert treasure.read_text() == "mine"
+
+
+@pytest.mark.anyio
+async def test_a_run_folder_that_is_removed(
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: Callable[[Any], list[psutil.Process]]
+) -> None:
+    """The training is left alone, also by the block that looks after it, and can still be stopped from there."""
+    script = f"say('ready')\nwhile not os.path.exists({str(run_folders.parent / 'go')!r}): time.sleep(0.01)\ntrain()"
+    plan = make_plan(script)
+    kept = run_folders.parent / "launch.json"
+    with pytest.raises(RunNotFound) as caught:  # noqa: PT012
+        async with launch(plan, runs=run_folders, registry=registry) as run:
+            async for event in run:
+                if getattr(event, "text", "") == "ready":
+                    pid = json.loads((run.folder / "state.json").read_text())["trainer"]["pid"]
+                    shutil.rmtree(run.folder)
+    assert caught.value.code == "run_removed"
+    assert str(pid) in str(caught.value)
+    for ask in (lambda: run.state, lambda: run.status, lambda: run.result):
+        with pytest.raises(RunNotFound):
+            ask()
+    with pytest.raises(RunNotFound):
+        await run.wait()
+    assert psutil.Process(pid).is_running()
+    (run_folders.parent / "go").touch()
+    while psutil.pid_exists(pid):  # noqa: ASYNC110
+        await anyio.sleep(0.01)
+    assert (plan.output / plan.lora).is_file()
+
+    async with launch(make_plan(ENDLESS), runs=run_folders, registry=registry, detach=True) as run:
+        shutil.copy(run.folder / "launch.json", kept)
+    shutil.rmtree(run.folder)
+    assert (await run.stop()).state == "lost"
+    run.folder.mkdir()
+    shutil.copy(kept, run.folder / "launch.json")
+    assert still_running(run) == []
+
+
+@pytest.mark.anyio
+async def test_a_clock_that_is_set_back(
+    make_plan: Planner, registry: Registry, run_folders: Path, untimed: Callable[..., Any]
+) -> None:
+    """What the run writes is dated before its start then, and what was there is dated after."""
+    script = """
+        ago = time.time() - 7200
+        say("running training / 学習開始")
+        for step in (1, 2):
+            bar(step, 2)
+            sample(step)
+            save("cg_elena-step%08d.safetensors" % step)
+            for folder, _, names in os.walk(out):
+                for name in names:
+                    if "0%d" % step in name and "old" not in name:
+                        os.utime(os.path.join(folder, name), (ago, ago))
+        save("cg_elena.safetensors")
+        os.utime(out + "/cg_elena.safetensors", (ago, ago))
+        say("model saved.")
+        bar(2, 2, "0.25")
+    """
+    plan = make_plan(script)
+    (plan.output / "sample").mkdir(parents=True)
+    soon = time.time() + 7200
+    for name in ("cg_elena.safetensors", "cg_elena-step00000007.safetensors", "sample/cg_elena_000002_00_old_42.png"):
+        (plan.output / name).write_bytes(b"old")
+        os.utime(plan.output / name, (soon, soon))
+    async with launch(plan, runs=run_folders, registry=registry) as run:
+        live = [event async for event in run]
+    assert run.state == "finished"
+    assert [path.name for path in run.result.checkpoints] == [f"cg_elena-step0000000{n}.safetensors" for n in (1, 2)]
+    assert [path.name for path in run.result.samples] == [f"cg_elena_00000{n}_00_20260101000000_42.png" for n in (1, 2)]
+    assert untimed([event async for event in attach(run.folder, registry=registry)]) == untimed(live)
+    assert run.result.seconds is not None
+    assert 0 <= run.result.seconds < 60
 
 
 @pytest.mark.anyio
@@ -288,7 +413,8 @@ async def test_detached_it_goes_on(make_plan: Planner, registry: Registry, run_f
     with pytest.raises(ZeroDivisionError):
         async with launch(make_plan(ENDLESS), runs=run_folders, detach=True, registry=registry) as run:
             _ = 1 / 0
-    async with launch(make_plan(ENDLESS), runs=run_folders, detach=True, registry=registry) as other:
+    plan = make_plan(ENDLESS, output=run_folders.parent / "elsewhere")
+    async with launch(plan, runs=run_folders, detach=True, registry=registry) as other:
         pass
     for each in (run, other):
         async for event in each:

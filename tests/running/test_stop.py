@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import attrs
 import psutil
 import pytest
 
@@ -25,16 +26,19 @@ from cinderlora import (
     Registry,
     RunNotFound,
     Stage,
+    StillRunning,
     Stopped,
     TrainingStopped,
+    Warned,
     attach,
     launch,
     runs,
     sync,
 )
+from cinderlora.running.base import is_save_due
 
 Planner = Callable[..., Plan]
-StillRunning = Callable[[Any], list[psutil.Process]]
+ProcessesOf = Callable[[Any], list[psutil.Process]]
 
 ENDLESS = """
     step = 0
@@ -56,7 +60,7 @@ async def training(run: cinderlora.Run) -> None:
 
 @pytest.mark.anyio
 async def test_stop_in_the_middle_of_a_loop(
-    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: ProcessesOf
 ) -> None:
     reports, events = [], []
     async with launch(make_plan(ENDLESS), runs=run_folders, registry=registry) as run:
@@ -86,26 +90,38 @@ async def test_stop_in_the_middle_of_a_loop(
         pytest.param("os.setpgid(0, 0)", id="in a group of its own"),
         pytest.param("os.setsid()", id="in a session of its own"),
         pytest.param("os.setsid(); os.fork() and os._exit(0)", id="with no parent either"),
+        pytest.param(
+            "os.setsid(); os.fork() and os._exit(0); 'again' in sys.argv or "
+            "os.execve(sys.executable, [sys.executable, '-u', '-c', open('away.py').read(), 'again'], {})",
+            id="with no environment either",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to the supervisor"),
+        ),
     ],
 )
 async def test_no_process_is_left(
-    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning, escape: str
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: ProcessesOf, escape: str
 ) -> None:
     script = f"""
         import subprocess
-        child = subprocess.Popen(
-            [sys.executable, "-u", "-c", {DEAF + escape + "; print('away', flush=True); time.sleep(1000)"!r}],
-            stdout=subprocess.PIPE,
-        )
-        assert child.stdout.readline() == b"deaf\\n"
-        assert child.stdout.readline() == b"away\\n"
+        code = {DEAF + escape + "; print('away', os.getpid(), flush=True); time.sleep(1000)"!r}
+        open("away.py", "w").write(code)
+        child = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE)
+        word = b"deaf"
+        while word == b"deaf":
+            word, _, pid = child.stdout.readline().strip().partition(b" ")
+        assert word == b"away"
+        say("away %d" % int(pid))
     """
     plan = make_plan(textwrap.dedent(script) + textwrap.dedent(ENDLESS))
     async with launch(plan, runs=run_folders, registry=registry) as run:
+        async for event in run.events():
+            if getattr(event, "text", "").startswith("away "):
+                away = psutil.Process(int(event.text.split()[1]))
+                break
         await training(run)
-        assert len(still_running(run)) == 2
         report = await run.stop(grace=0.15)
     assert still_running(run) == []
+    assert not away.is_running() or away.status() == psutil.STATUS_ZOMBIE
     assert run.state == "stopped"
     assert len(report.asked) == 2
     assert len(report.forced) == 1
@@ -115,7 +131,7 @@ async def test_no_process_is_left(
 
 @pytest.mark.anyio
 async def test_a_trainer_that_does_not_listen(
-    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: ProcessesOf
 ) -> None:
     plan = make_plan("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + textwrap.dedent(ENDLESS))
     async with launch(plan, runs=run_folders, registry=registry) as run:
@@ -148,7 +164,7 @@ async def test_a_trainer_that_takes_its_leave_is_given_the_time(
 
 @pytest.mark.anyio
 async def test_a_launcher_that_starts_its_trainer_again(
-    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: ProcessesOf
 ) -> None:
     script = """
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -164,6 +180,128 @@ async def test_a_launcher_that_starts_its_trainer_again(
         await run.stop(grace=0.15)
     assert still_running(run) == []
     assert run.state == "stopped"
+
+
+@pytest.mark.anyio
+async def test_what_is_half_written_is_named_so(
+    make_plan: Planner, registry: Registry, run_folders: Path, untimed: Callable[..., Any]
+) -> None:
+    script = """
+        save("cg_elena-step00000002.safetensors")
+        sample(2)
+        bar(2, 4)
+        lora("cg_elena-step00000004.safetensors", keep=50)
+        lora(keep=100)
+        open(out + "/sample/cg_elena_000004_00_20260101000000_42.png", "wb").write(b"\\x89PNG")
+        lora("somebody_elses.safetensors", keep=50)
+        bar(4, 4)
+    """
+    plan = make_plan(textwrap.dedent(script) + textwrap.dedent(ENDLESS))
+    plan.output.mkdir()
+    (plan.output / "cg_elena-step00000008.safetensors").write_bytes(b"half, and from before")
+    async with launch(plan, runs=run_folders, registry=registry) as run:
+        async for event in run.events():
+            if isinstance(event, Progress) and event.step == 4:
+                break
+        report = await run.stop()
+        live = [event async for event in run]
+    names = [
+        "cg_elena-step00000004.safetensors.partial",
+        "cg_elena.safetensors.partial",
+        "sample/cg_elena_000004_00_20260101000000_42.png.partial",
+    ]
+    assert report.partial == tuple(plan.output / name for name in names)
+    assert all(path.is_file() for path in report.partial)
+    assert (await run.stop()).partial == report.partial
+    assert sorted(path.name for path in plan.output.glob("*.safetensors")) == [
+        "cg_elena-step00000002.safetensors",
+        "cg_elena-step00000008.safetensors",
+        "somebody_elses.safetensors",
+    ]
+    warned = [event for event in live if isinstance(event, Warned)]
+    assert [event.code for event in warned] == ["files_partial"]
+    assert all(name in warned[0].message for name in names)
+    assert [path.name for path in run.status.checkpoints] == ["cg_elena-step00000002.safetensors"]
+    assert untimed([event async for event in attach(run.folder, registry=registry)]) == untimed(live)
+
+
+@pytest.mark.anyio
+async def test_a_stop_that_waits_for_a_checkpoint(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    script = """
+        for step in range(1, 5):
+            bar(step, 8)
+            while not os.path.exists("go%d" % step): time.sleep(0.01)
+            save("cg_elena-step%08d.safetensors" % step)
+            say("saving state at step %d" % step)
+            time.sleep(0.1)
+            open(out + "/state%d" % step, "w").close()
+        bar(5, 8)
+        time.sleep(100)
+    """
+    plan = make_plan(script)
+    async with launch(plan, runs=run_folders, registry=registry, detach=True) as run:
+        pass
+    (run.folder / "go1").touch()
+    async for event in run.events():
+        if isinstance(event, Progress) and event.step == 2:
+            break
+    with anyio.move_on_after(0.2) as scope:
+        await run.stop(after="checkpoint")
+    assert scope.cancelled_caught
+    assert run.state == "running", "called off"
+    (run.folder / "go2").touch()
+    reports = []
+
+    async def stop() -> None:
+        reports.append(await run.stop(after="checkpoint"))
+
+    async with anyio.create_task_group() as group:
+        async for event in run.events():
+            if isinstance(event, Progress) and event.step == 3:
+                group.start_soon(stop)
+                await anyio.sleep(0.2)
+                assert reports == [], "the checkpoints before it are none to wait for"
+                (run.folder / "go3").touch()
+    assert reports[0].state == run.state == "stopped"
+    assert [path.name for path in run.status.checkpoints][-1] == "cg_elena-step00000003.safetensors"
+    assert (plan.output / "state3").exists(), "what is saved with it is waited for, too"
+    assert not (plan.output / "cg_elena-step00000004.safetensors").exists()
+
+
+@pytest.mark.anyio
+async def test_a_stop_that_waits_for_a_checkpoint_that_does_not_come(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    settings = "[job.settings]\nsave_every = 2\nsteps = 4\n"
+    plan = make_plan("bar(3, 4)\nsay('')\nwhile not os.path.exists('go'): time.sleep(0.01)\ntrain()")
+    async with launch(
+        attrs.evolve(plan, files={**plan.files, "run.toml": settings}), runs=run_folders, registry=registry
+    ) as run:
+        await training(run)
+        with pytest.raises(StillRunning) as caught:
+            await run.stop(after="checkpoint")
+        assert caught.value.code == "no_checkpoint_due"
+        assert run.folder.name in str(caught.value)
+        assert run.state == "running"
+        (run.folder / "go").touch()
+    assert run.state == "finished"
+    assert (await run.stop(after="checkpoint")).already_ended
+
+    async with launch(plan, runs=run_folders, registry=registry) as run:  # whose settings nobody knows
+        (run.folder / "go").touch()
+        assert (await run.stop(after="checkpoint")).state in {"finished", "stopped"}
+
+
+def test_whether_a_checkpoint_is_due() -> None:
+    def due(step: int, total: int | None = 10, **settings: Any) -> bool:
+        return is_save_due(cinderlora.Settings(**settings), step, total)
+
+    assert [due(step, save_every=4) for step in (0, 3, 4, 7, 8, 10)] == [True, True, True, True, False, False]
+    assert not due(5, save_every=5), "the last step's is the end's"
+    assert due(9, None, save_every=5)
+    assert not due(0)
+    assert not due(0, save_every=0)
+    assert due(9, extra={"save_every_n_epochs": 1})
 
 
 @pytest.mark.anyio
@@ -274,14 +412,21 @@ async def main():
         async for event in run:
             pass
 
-anyio.run(main)
+anyio.run(main, backend={backend!r})
 """
 
 
-def front_end(plan: Plan, runs_folder: Path, *, detach: bool) -> tuple[subprocess.Popen[str], Path]:
+def front_end(
+    plan: Plan, runs_folder: Path, *, detach: bool, backend: str = "asyncio"
+) -> tuple[subprocess.Popen[str], Path]:
     """Another program that launches a plan, with a process group of its own like a terminal's job."""
     source = FRONT_END.format(
-        path=sys.path, output=str(plan.output), script=plan.files["trainer.py"], runs=str(runs_folder), detach=detach
+        path=sys.path,
+        output=str(plan.output),
+        script=plan.files["trainer.py"],
+        runs=str(runs_folder),
+        detach=detach,
+        backend=backend,
     ).replace(f"output={str(plan.output)!r}", f"output=__import__('pathlib').Path({str(plan.output)!r})")
     process = subprocess.Popen(
         [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -290,11 +435,10 @@ def front_end(plan: Plan, runs_folder: Path, *, detach: bool) -> tuple[subproces
     return process, Path(process.stdout.readline().strip())
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("number", "detach"), [(signal.SIGHUP, True), (signal.SIGHUP, False), (signal.SIGKILL, False)], ids=str
+    ("number", "detach"), [(signal.SIGHUP, True), (signal.SIGTERM, True), (signal.SIGKILL, False)], ids=str
 )
-async def test_a_run_outlives_its_front_end(
+def test_a_run_outlives_its_front_end(
     make_plan: Planner, registry: Registry, run_folders: Path, number: int, detach: bool
 ) -> None:
     plan = make_plan("bar(1, 4)\nwhile not os.path.exists('go'): time.sleep(0.01)\ntrain()")
@@ -302,13 +446,62 @@ async def test_a_run_outlives_its_front_end(
     os.killpg(process.pid, number)
     assert process.wait() == -number
     process.communicate()
-    run = attach(folder, registry=registry)
+    run = sync.attach(folder, registry=registry)
     assert run.state == "running"
     (folder / "go").touch()
-    async for _ in run:
-        pass
+    run.wait()
     assert run.state == "finished"
     assert [other.folder for other in runs(run_folders, registry=registry)] == [folder]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM], ids=str)
+def test_a_front_end_that_is_told_to_go_stops_what_it_looks_after(
+    make_plan: Planner,
+    registry: Registry,
+    run_folders: Path,
+    still_running: ProcessesOf,
+    number: int,
+    backend: str,
+) -> None:
+    """Then it goes as it would have."""
+    process, folder = front_end(make_plan(ENDLESS), run_folders, detach=False, backend=backend)
+    os.killpg(process.pid, number)
+    assert process.wait() == -number
+    process.communicate()
+    run = attach(folder, registry=registry)
+    assert run.state == "stopped"
+    assert still_running(run) == []
+
+
+def test_a_programs_own_handling_of_signals_is_left_alone(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    came = []
+    handlers = [lambda *_: came.append(1), signal.SIG_IGN]
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    try:
+        for number, handler in zip((signal.SIGTERM, signal.SIGHUP), handlers, strict=True):
+            signal.signal(number, handler)
+        with sync.launch(make_plan(), runs=run_folders, registry=registry) as run:
+            assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == handlers
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [1]
+        assert run.state == "finished"
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        with (
+            sync.launch(make_plan(), runs=run_folders, registry=registry),
+            sync.launch(make_plan(lora="b.safetensors"), runs=run_folders, registry=registry),
+        ):
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        with sync.launch(make_plan(), runs=run_folders, registry=registry, detach=True):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
 
 
 @pytest.mark.anyio
@@ -328,7 +521,7 @@ async def test_a_front_end_that_stands_still_holds_nothing_up(
 
 
 def test_interrupting_a_front_end_stops_the_run(
-    make_plan: Planner, registry: Registry, run_folders: Path, still_running: StillRunning
+    make_plan: Planner, registry: Registry, run_folders: Path, still_running: ProcessesOf
 ) -> None:
     process, folder = front_end(make_plan(ENDLESS), run_folders, detach=False)
     while not (folder / "output.log").stat().st_size:

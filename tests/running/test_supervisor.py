@@ -15,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import psutil
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cinderlora import Failed, Plan, Registry, Stage, Stopped, attach, launch, sync
+from cinderlora import Failed, Finished, Plan, Registry, Stage, Stopped, attach, launch, sync
 from cinderlora.running import supervisor
 
 Planner = Callable[..., Plan]
@@ -220,6 +221,99 @@ async def test_a_supervisor_that_was_killed_is_replaced(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(("steps", "state"), [((4, 4), "finished"), ((2, 4), "lost")])
+async def test_a_lora_says_whether_its_training_was_through(
+    make_plan: Planner,
+    registry: Registry,
+    run_folders: Path,
+    untimed: Callable[..., Any],
+    steps: tuple[int, int],
+    state: str,
+) -> None:
+    """Nobody learns the exit code of a trainer that outlived its supervisor; the LoRA is written last."""
+    script = f"""
+        bar(1, 4)
+        say('')
+        while not os.path.exists('go'): time.sleep(0.02)
+        train()
+        lora(steps={steps})
+    """
+    async with launch(make_plan(script), runs=run_folders, registry=registry, detach=True) as run:
+        pass
+    await _killed(state_of(run)["supervisor"]["pid"])
+    again = attach(run.folder, registry=registry)
+    (run.folder / "go").touch()
+    events = [event async for event in again]
+    assert run.state == run.status.state == state
+    assert isinstance(events[-1], Finished if state == "finished" else Failed)
+    if state == "finished":
+        assert again.result.steps == 4
+        assert state_of(run)["exit_code"] is None
+    assert untimed(events) == untimed([event async for event in attach(run.folder, registry=registry)])
+
+
+@pytest.mark.anyio
+async def test_supervisors_that_do_not_last(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
+    plan = make_plan("while not os.path.exists('go'): time.sleep(0.02)\ntrain()\nlora(steps=(4, 4))")
+    async with launch(plan, runs=run_folders, registry=registry, detach=True) as run:
+        pass
+    pids = set()
+    for _ in range(3):
+        pids.add(state_of(run)["supervisor"]["pid"])
+        await _killed(state_of(run)["supervisor"]["pid"])
+        assert attach(run.folder, registry=registry).state == "running"
+    assert len(pids) == 3
+    (run.folder / "go").touch()
+    await run.wait()
+    assert run.state == "finished"
+
+
+@pytest.mark.anyio
+async def test_several_find_a_run_without_supervisor(
+    make_plan: Planner, registry: Registry, run_folders: Path, untimed: Callable[..., Any]
+) -> None:
+    """One of them replaces it, and all see the same end, even if it comes while they look."""
+    plan = make_plan("bar(1, 4)\nsay('')\ntime.sleep(100)")
+    async with launch(plan, runs=run_folders, registry=registry, detach=True) as run:
+        pass
+    state = state_of(run)
+    await _killed(state["supervisor"]["pid"])
+    await _killed(state["trainer"]["pid"])
+    streams = []
+
+    async def follow() -> None:
+        there = await anyio.to_thread.run_sync(lambda: attach(run.folder, registry=registry))
+        streams.append([event async for event in there])
+
+    async with anyio.create_task_group() as group:
+        for _ in range(6):
+            group.start_soon(follow)
+    assert all(untimed(stream) == untimed(streams[0]) for stream in streams)
+    assert isinstance(streams[0][-1], Failed)
+    assert state_of(run)["state"] == "ended"
+
+
+@pytest.mark.anyio
+async def test_after_a_reboot_nothing_claims_to_be_running(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    """Other processes have the pids by then: here this one."""
+    async with launch(make_plan("train()"), runs=run_folders, registry=registry) as run:
+        pass
+    while supervisor.is_supervised(str(run.folder)):  # noqa: ASYNC110 - another process
+        await anyio.sleep(0.01)
+    record = state_of(run)
+    me = supervisor.start_of(os.getpid())
+    assert me is not None
+    before = {"pid": os.getpid(), "start": "0123abcd" + me[8:]}
+    left = ("supervisor", "started", "stage", "files")
+    record = {"state": "running", "trainer": before, **{name: record[name] for name in left}}
+    (run.folder / "state.json").write_text(json.dumps(record))
+    assert [each.state for each in sync.runs(run_folders, registry=registry)] == ["lost"]
+    assert isinstance([event async for event in attach(run.folder, registry=registry)][-1], Failed)
+
+
+@pytest.mark.anyio
 async def test_when_the_machine_went_down(make_plan: Planner, registry: Registry, run_folders: Path) -> None:
     """Supervisor and trainer are gone, nothing is on record; the folder may be for reading only."""
     plan = make_plan("bar(1, 4)\nsay('')\ntime.sleep(100)")
@@ -239,10 +333,25 @@ async def test_when_the_machine_went_down(make_plan: Planner, registry: Registry
 async def _killed(pid: int) -> None:
     process = psutil.Process(pid)
     process.kill()
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        import anyio
-
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
         await anyio.sleep(0.01)
+
+
+def test_what_a_process_says_of_itself() -> None:
+    env = {**os.environ, "CINDERLORA_RUN_ID": "0123"}
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    record = {"pid": child.pid, "start": supervisor.start_of(child.pid)}
+    assert supervisor.is_of_run(record, "0123")
+    assert not supervisor.is_of_run(record, "4567"), "another run's"
+    me = {"pid": os.getpid(), "start": supervisor.start_of(os.getpid())}
+    assert not supervisor.is_of_run(me, "0123"), "a stranger"
+    child.communicate()
+    assert not supervisor.is_of_run(record, "0123")
 
 
 def test_a_pid_alone_is_not_trusted() -> None:
@@ -301,6 +410,7 @@ def test_a_good_lora(tmp_path: Path) -> None:
         "complete": True,
         "finite": True,
         "trained": True,
+        "all_steps": None,
         "size": len(content),
         "problem": "",
     }
@@ -312,6 +422,17 @@ def test_a_lora_that_learned_nothing(tmp_path: Path) -> None:
     assert facts(tmp_path, content, ("lora_up", "lora_down"))["trained"] is True
     assert facts(tmp_path, content, ("hada_w2",))["trained"] is None, "nobody knows"
     assert facts(tmp_path, safetensors({}))["trained"] is False
+
+
+@pytest.mark.parametrize(
+    ("said", "all_steps"),
+    [(("4", "4"), True), (("5", "4"), True), (("3", "4"), False), (("", "4"), None), (("9" * 5000, "4"), None)],
+)
+def test_a_lora_that_says_how_many_steps_it_has(tmp_path: Path, said: tuple[str, str], all_steps: bool | None) -> None:
+    metadata = dict(zip(("ss_steps", "ss_max_train_steps"), said, strict=True))
+    found = facts(tmp_path, safetensors({UP: f32(1)}, metadata))
+    assert (found["complete"], found["all_steps"]) == (True, all_steps)
+    assert facts(tmp_path, safetensors({UP: f32(1)}, {**metadata, "ss_steps": 4}))["complete"]  # type: ignore[dict-item]
 
 
 def test_a_lora_that_was_there_before(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -41,12 +42,17 @@ def runs(terminal: Terminal, folder: Path | None, limit: int) -> None:
     found = _all_runs(folder, Registry.from_installed())[:limit]
     if terminal.json:
         for run in found:
-            terminal.record(_record(run))
+            with suppress(RunNotFound):  # removed since
+                terminal.record(_record(run))
         return
     if not found:
         terminal.note(terminal.say("no_runs", folder=folder or _default_folder()))
         return
-    print_table(terminal, ("state", "name", "type", "progress", "when", "run"), [_row(terminal, run) for run in found])
+    rows = []
+    for run in found:
+        with suppress(RunNotFound):
+            rows.append(_row(terminal, run))
+    print_table(terminal, ("state", "name", "type", "progress", "when", "run"), rows)
 
 
 @click.command(params=[json_option(), folder_option])
@@ -71,13 +77,22 @@ def watch(terminal: Terminal, run: str | None, runs_folder: Path | None) -> int:
 @click.option(
     "--grace", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Seconds until force is used."
 )
+@click.option("--after", type=click.Choice(["checkpoint"]), help="Wait for the next one to be saved first.")
 @click.pass_obj
-def stop(terminal: Terminal, run: str | None, runs_folder: Path | None, grace: float) -> int:
+def stop(
+    terminal: Terminal,
+    run: str | None,
+    runs_folder: Path | None,
+    grace: float,
+    after: Literal["checkpoint"] | None,
+) -> int:
     """Stop a training: a run folder, its name or a part of it; the only one that goes on where none is given."""
     import anyio
 
     found = find_run(run, runs_folder or terminal.config.runs, Registry.from_installed(), newest=False)
-    report = anyio.run(lambda: found.stop(grace=grace, by="cinderlora stop"))
+    if after is not None and found.state == "running":
+        terminal.note(terminal.say("stop_waits", run=found.folder.name))
+    report = anyio.run(lambda: found.stop(grace=grace, by="cinderlora stop", after=after))
     if terminal.json:
         from cinderlora.serial import to_json
 
@@ -94,10 +109,14 @@ def _show_stopped(terminal: Terminal, run: Run, report: StopReport) -> None:
         return
     if report.forced:
         terminal.note(terminal.say("stop_forced", names=", ".join(f"{p.name} {p.pid}" for p in report.forced)))
+    if report.partial:
+        terminal.note(terminal.say("stop_partial", names=", ".join(clean(path.name) for path in report.partial)))
     if report.left:
         terminal.note(terminal.say("stop_left", names=", ".join(f"{p.name} {p.pid}" for p in report.left)), "bold red")
         return
     terminal.print(terminal.say("stop_done", run=name, seconds=f"{report.seconds:.1f}"))
+    if report.gpu_released is not None:
+        terminal.print(terminal.say("stop_gpu_released" if report.gpu_released else "stop_gpu_held"))
 
 
 # ---- finding one -----------------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from cinderlora.errors import RunNotFound, StillRunning, TrainingFailed, TrainingStopped
-from cinderlora.events import Event, Failed, Finished, Stopped
+from cinderlora.events import CheckpointSaved, Event, Failed, Finished, Progress, Stopped
 from cinderlora.running import supervisor
 from cinderlora.running.folder import RunFolder, StateName
 from cinderlora.running.folding import Status, fold_all
 from cinderlora.running.follow import Follower
 from cinderlora.running.guardian import Guardian
 from cinderlora.running.starting import begin, default_runs_folder
-from cinderlora.types import Plan, Result
+from cinderlora.types import Plan, Result, Settings
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
@@ -122,6 +122,16 @@ class RunBase:
         registry = Registry.from_installed() if self._registry is None else self._registry
         return plan_to_resume(self._folder, registry[self.model_type], steps=steps, trainer=trainer)
 
+    def _until_saved(self) -> _UntilSaved:
+        """Raises `StillRunning` where no checkpoint is due any more. Reads the log, as `status` does."""
+        summary = _Summary(self._folder, Follower(self._folder, self._adapter))
+        status, settings, before = summary.update(), self._folder.settings(), self._folder.launch.first_step
+        step = (status.step or before) - before
+        total = None if status.total is None else status.total - before
+        if status.state == "running" and settings is not None and not is_save_due(settings, step, total):
+            raise StillRunning("no_checkpoint_due", run=self.folder.name, folder=str(self.folder), steps=status.total)
+        return _UntilSaved(summary.follower)
+
     def _begin_resumed(
         self, steps: int | None, trainer: Trainer | None, runs: Path | str | None, configs: Path | str | None
     ) -> Path:
@@ -147,6 +157,38 @@ class RunBase:
     @cached_property
     def _summary(self) -> _Summary:
         return _Summary(self._folder, Follower(self._folder, self._adapter))
+
+
+def is_out_of_reach(error: BaseException | None) -> bool:
+    """Whether an error says that the run folder was removed. Nobody stopped that training, so it is not stopped."""
+    return isinstance(error, RunNotFound) and error.code == "run_removed"
+
+
+def is_save_due(settings: Settings, step: int, total: int | None) -> bool:
+    """Whether a training saves a checkpoint between a step and its end, as far as its settings tell. Steps are counted
+    as the trainer does, from 0 where it resumed."""
+    if any(settings.extra.get(key) for key in ("save_every_n_epochs", "save_n_epoch_ratio")):
+        return True
+    if not settings.save_every:
+        return False
+    return total is None or (step // settings.save_every + 1) * settings.save_every < total
+
+
+class _UntilSaved:
+    """Follows a run from now on, until it has saved a checkpoint, and what belongs to that, and has gone on."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._saved = False
+
+    def poll(self) -> bool:
+        """Whether it has, or has ended; to be asked until then."""
+        for event in self._follower.poll():
+            if isinstance(event, CheckpointSaved):
+                self._saved = True
+            elif self._saved and isinstance(event, Progress):
+                return True  # its bar moved on: states and samples of that step are written, too
+        return self._follower.ending is not None
 
 
 class _Summary:

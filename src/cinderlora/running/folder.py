@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +14,7 @@ from attrs import field, frozen
 
 from cinderlora.errors import RunNotFound
 from cinderlora.frozendict import FrozenDict
+from cinderlora.names import is_plain_file_name
 from cinderlora.problems import Problem
 from cinderlora.running import supervisor
 from cinderlora.types import LoraFacts, Settings
@@ -48,16 +52,31 @@ class Launch:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Launch:
-        """From JSON; raises KeyError, TypeError or AttributeError where it is no such record."""
+        """From JSON; raises KeyError, TypeError or ValueError where it is no such record."""
         known = {a.name: record[a.name] for a in attrs.fields(cls) if a.name in record}
         for name in ("id", "name", "model_type", "lora"):
             # An id that is not there would be that of every process without one, and stopping goes by it.
-            if not isinstance(known[name], str) or not known[name]:
-                raise TypeError(name)
-        known["output"] = Path(known["output"])
-        known["publish"] = Path(known["publish"]) if known.get("publish") else None
-        known["warnings"] = tuple(Problem(w["code"], w["params"], "warning") for w in known.get("warnings", ()))
-        return cls(**{**known, "stages": tuple(known["stages"])})
+            if not _expected(known, name, str):
+                raise ValueError(name)
+        for name in ("name", "model_type", "lora"):
+            if not is_plain_file_name(known[name]):
+                raise ValueError(name)
+        known["output"] = Path(_expected(known, "output", str))
+        known["publish"] = Path(_expected(known, "publish", str)) if known.get("publish") else None
+        known["created"] = _number(known, "created")
+        for name in ("steps", "first_step"):
+            if known.get(name) is not None and not 0 <= _expected(known, name, int) < _LARGE:
+                raise ValueError(name)
+        known["zero_at_start"] = tuple(_texts(known, "zero_at_start"))
+        known["rehearsal"] = known.get("rehearsal") is True
+        warnings = _expected(known, "warnings", list) if "warnings" in known else ()
+        known["warnings"] = tuple(
+            Problem(_expected(w, "code", str), dict(_expected(w, "params", dict)), "warning") for w in warnings
+        )
+        stages = _expected(known, "stages", list)
+        if not all(isinstance(stage, dict) for stage in stages):
+            raise TypeError("stages")
+        return cls(**{**known, "stages": tuple(stages)})
 
 
 @frozen(kw_only=True)
@@ -76,6 +95,10 @@ class State:
     """What the files of a resumed training are called among those of the earlier runs, by their own names."""
     publish_problem: str = ""
     """Why some of them could not be put there."""
+    partial: tuple[str, ...] = ()
+    """What was half-written when it ended, under the names it was given then, relative to the output folder."""
+    seconds: float | None = None
+    """How long it took, by a clock that nobody sets."""
 
     started: float
     trainer: dict[str, Any]
@@ -89,26 +112,85 @@ class State:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> State:
-        """From JSON; raises KeyError, TypeError or AttributeError where it is no such record."""
-        own = {a.name for a in attrs.fields(cls)}
-        values = {name: value for name, value in record.items() if name in own}
-        values["closing"] = record["state"] == "ending"
-        values["files"] = frozenset(record["files"])
-        if "lora" in record:
-            facts = {a.name for a in attrs.fields(LoraFacts)}
-            values["lora"] = LoraFacts(**{name: value for name, value in record["lora"].items() if name in facts})
+        """From JSON; raises KeyError, TypeError or ValueError where it is no such record."""
+        values: dict[str, Any] = {
+            "started": _number(record, "started"),
+            "trainer": _process(record, "trainer"),
+            "supervisor": _process(record, "supervisor"),
+            "stage": _expected(record, "stage", int),
+            "files": frozenset(_texts(record, "files")),
+            "partial": tuple(_texts(record, "partial")),
+            "closing": _expected(record, "state", str) == "ending",
+        }
+        if record["state"] == "ended":
+            values["ended"] = _number(record, "ended")
+            values["seconds"] = None if record.get("seconds") is None else _number(record, "seconds")
+            values["exit_code"] = None if record["exit_code"] is None else _expected(record, "exit_code", int)
+            values["stopped_by"] = None if record["stopped_by"] is None else _expected(record, "stopped_by", str)
+            values["log_length"] = _expected(record, "log_length", int)
+            if not 0 <= values["log_length"] < _LARGE:
+                raise ValueError("log_length")
+            values["lora"] = _facts(_expected(record, "lora", dict))
+            published = _expected(record, "published", dict) if "published" in record else {}
+            values["published"] = {name: _expected(published, name, str) for name in published}
+            values["publish_problem"] = str(record.get("publish_problem", ""))
         return cls(**values)
 
     @property
     def name(self) -> StateName:
-        """The outcome, from the recorded facts alone, so that it is the same for everybody and for ever."""
+        """The outcome, from the recorded facts alone, so that it is the same for everybody and for ever.
+
+        Where nobody was there to see the exit code, a LoRA that says it has all steps is as good a proof: sd-scripts
+        writes it last.
+        """
         if self.ended is None:
             return "running"
-        if self.exit_code == 0 and self.lora.good:
+        if self.lora.good and (self.exit_code == 0 or (self.exit_code is None and self.lora.all_steps)):
             return "finished"
         if self.stopped_by is not None:
             return "stopped"
         return "lost" if self.exit_code is None else "failed"
+
+
+# ---- what a record says, if it says it -------------------------------------------------------------------------------
+
+_LARGE = 1 << 53  # no step, no second and no byte of a run has a higher number
+
+
+def _expected(record: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = record[name]
+    if type(value) is not kind:
+        raise TypeError(name)
+    return value
+
+
+def _number(record: Mapping[str, Any], name: str) -> float:
+    value = record[name]
+    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) >= _LARGE:
+        raise ValueError(name)
+    return float(value)
+
+
+def _texts(record: Mapping[str, Any], name: str) -> list[str]:
+    texts: list[str] = _expected(record, name, list) if name in record else []
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(name)
+    return texts
+
+
+def _process(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    process = _expected(record, name, dict)
+    return {"pid": _expected(process, "pid", int), "start": process["start"]}
+
+
+def _facts(record: Mapping[str, Any]) -> LoraFacts:
+    flags: dict[str, Any] = {
+        name: record[name]
+        for name in ("exists", "fresh", "complete", "finite", "trained", "all_steps")
+        if isinstance(record.get(name), bool)
+    }
+    size = record.get("size")
+    return LoraFacts(**flags, size=size if type(size) is int else 0, problem=str(record.get("problem", "")))
 
 
 class RunFolder:
@@ -122,24 +204,38 @@ class RunFolder:
             self.path = path.absolute()
             launch = Launch.from_record(record)
             self.launch = attrs.evolve(launch, output=self.path / launch.output)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RunNotFound("run_not_found", folder=str(path)) from error
         self.log = self.path / supervisor.LOG
+        self._state_path = str(self.path / supervisor.STATE)
         self._state: State | None = None
         self._signature: list[int] | None = None
 
     def state(self) -> State | None:
-        """How the run stands; None in the moment before the trainer's start is recorded."""
-        path = self.path / supervisor.STATE
-        signature = supervisor.signature(str(path))
+        """How the run stands; None in the moment before the trainer's start is recorded. Raises `RunNotFound` where
+        the folder is no longer there."""
+        signature = supervisor.signature(self._state_path)
+        if signature is None and not self.path.is_dir():
+            pid = None if self._state is None else self._state.trainer["pid"]
+            raise RunNotFound("run_removed", folder=str(self.path), pid=pid)
         if signature != self._signature:
             record = supervisor.read_record(str(self.path), supervisor.STATE)
             try:
                 self._state = State.from_record(record) if record is not None else None
-            except (AttributeError, KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError):
                 self._state = None
             self._signature = signature
         return self._state
+
+    @cached_property
+    def before(self) -> Mapping[str, list[int]]:
+        """What lay in the output folder when the run began. To be asked once it has."""
+        return supervisor.read_before(str(self.path))
+
+    def has_trainer(self) -> bool:
+        """Whether the recorded trainer lives, and is the run's as far as can be seen."""
+        state = self.state()
+        return state is not None and supervisor.is_of_run(state.trainer, self.launch.id)
 
     def settings(self) -> Settings | None:
         """The settings it was launched with, from its record; None where that cannot be read."""
@@ -158,7 +254,7 @@ class RunFolder:
             return False
         if supervisor.is_supervised(str(self.path)):
             return False
-        if state is None and time.time() - self.launch.created < _STARTING:
+        if state is None and 0 <= time.time() - self.launch.created < _STARTING:
             return False
         # The supervisor writes before it goes: what it wrote last counts.
         state = self.state()
@@ -170,6 +266,4 @@ class RunFolder:
         state = self.state()
         if state is not None and state.ended is not None:
             return state.name
-        if self.is_orphaned() and (state is None or not supervisor.is_running(state.trainer)):
-            return "lost"
-        return "running"
+        return "lost" if self.is_orphaned() and not self.has_trainer() else "running"

@@ -42,6 +42,8 @@ __all__ = ["POLL", "Follower"]
 POLL = 0.04  # seconds between two looks; half of what an event may take
 _CHUNK = 1 << 16  # bytes at a time: some milliseconds of parsing
 _STALLED = 600.0  # seconds without output; loading SDXL is silent for half a minute on a slow disk
+_LARGE_LOG = 500_000_000  # bytes: a training prints some megabytes
+_BEFORE_THE_END = 1020  # what is told between the log's last event and the ending is numbered from here on
 
 
 class Follower:
@@ -64,6 +66,8 @@ class Follower:
         self._files = _Files(folder)
         self._guardian = Guardian(folder)
         self._at: int | None = None  # bytes of the log that were read; None before the start was given
+        self._state: State | None = None  # as of the last look
+        self._is_large = False
         self._heard = time.monotonic()
         self._progress: Progress | None = None
         self._checkpoints: dict[Path, None] = {}
@@ -71,8 +75,9 @@ class Follower:
         self._numbered = 0
 
     def poll(self) -> list[Event]:
-        """What is new; a piece of it at a time, so that a long log does not hold up an event loop."""
-        if self.ending is not None:
+        """What is new; a piece of it at a time, so that a long log does not hold up an event loop. Raises `RunNotFound`
+        where the run folder was removed."""
+        if self.ending is not None or self._is_quiet():
             return []
         live = self._live
         events = [event for event in self._look() if event.seq is None or event.seq > self._since]
@@ -81,9 +86,22 @@ class Follower:
         now = time.time()
         return [event if event.time is not None else attrs.evolve(event, time=now) for event in events]
 
+    def _is_quiet(self) -> bool:
+        """Whether nothing has happened since the last look: nearly all looks find that."""
+        return (
+            self._state is not None
+            and self._state.ended is None
+            and not self.is_behind
+            and self._live
+            and self._log_length() == self._at
+            and self.folder.state() is self._state
+            and not self._guardian.is_lost()
+            and time.monotonic() - self._heard <= _STALLED
+        )
+
     def _look(self) -> Iterator[Event]:
         there = self._log_length()
-        state = self.folder.state()
+        state = self._state = self.folder.state()
         lost = (state is None or state.ended is None) and self._guardian.is_lost()
         if state is None:
             if lost:
@@ -108,8 +126,9 @@ class Follower:
             return
         if state.ended is not None or lost:
             yield from self._resolved(self._stream.close(), state)
-            if state.publish_problem:
-                yield self._not_published(state, there)
+            for n, problem in enumerate(self._problems(state)):
+                seq = there * 1024 + _BEFORE_THE_END + n
+                yield Warned(problem.code, str(problem), problem.params, seq=seq, time=state.ended)
             self.ending = self._ending(state, there)
             yield self.ending
         elif not self._live:
@@ -154,6 +173,10 @@ class Follower:
     def _resolved(self, events: Iterable[Event], state: State) -> Iterator[Event]:
         """The stream's events, with its markers replaced by what is on disk or on record."""
         for event in events:
+            if not self._is_large and event.seq is not None and event.seq // 1024 > _LARGE_LOG:
+                self._is_large = True
+                problem = Problem("log_large", {"megabytes": _LARGE_LOG // 1_000_000, "log": str(self.folder.log)})
+                yield Warned(problem.code, str(problem), problem.params, seq=_LARGE_LOG * 1024 + 1023)
             match event:
                 case SamplesDue():
                     for index, path in self._files.samples(event, state):
@@ -189,11 +212,14 @@ class Follower:
             return Stopped(state.stopped_by or "", seq=seq, time=ended)
         return Failed(self._diagnosis(state), state.exit_code, seq=seq, time=ended)
 
-    def _not_published(self, state: State, length: int) -> Warned:
-        params = {"folder": str(self.folder.launch.publish), "why": state.publish_problem}
-        params["output"] = str(self.folder.launch.output)
-        problem = Problem("not_published", params)
-        return Warned(problem.code, str(problem), problem.params, seq=length * 1024 + 1022, time=state.ended)
+    def _problems(self, state: State) -> Iterator[Problem]:
+        """What is worth knowing of how it ended, besides the ending."""
+        launch = self.folder.launch
+        if state.partial:
+            yield Problem("files_partial", {"names": list(state.partial), "folder": str(launch.output)})
+        if state.publish_problem:
+            params = {"folder": str(launch.publish), "why": state.publish_problem, "output": str(launch.output)}
+            yield Problem("not_published", params)
 
     def _in_place(self, path: Path, state: State) -> Path:
         """Where a file of the run is now: those of a resumed training are put among the earlier runs' in the end."""
@@ -208,7 +234,7 @@ class Follower:
             lora=self._in_place(lora, state),
             steps=self._progress.step if self._progress else None,
             loss=self._progress.loss if self._progress else None,
-            seconds=state.ended - state.started if state.ended is not None else None,
+            seconds=state.seconds if state.seconds is not None else _between(state),
             checkpoints=tuple(self._in_place(path, state) for path in self._checkpoints if path != lora),
             samples=tuple(self._in_place(path, state) for path in self._samples),
             rehearsal=launch.rehearsal,
@@ -226,9 +252,15 @@ class Follower:
         """A folder that was laid out, and then nothing: the machine went down."""
         launch = self.folder.launch
         output = launch.publish or launch.output
-        yield Started(launch.name, launch.model_type, output, launch.rehearsal, launch.first_step, seq=0)
-        self.ending = Failed(Diagnosis("run_lost"), seq=1023)
+        if self._at is None:
+            yield Started(launch.name, launch.model_type, output, launch.rehearsal, launch.first_step, seq=0)
+        self.ending = Failed(Diagnosis("run_lost"), seq=(self._at or 0) * 1024 + 1023)
         yield self.ending
+
+
+def _between(state: State) -> float | None:
+    """How long it took, by the clock."""
+    return None if state.ended is None else max(0.0, state.ended - state.started)
 
 
 def _usable(folder: RunFolder, facts: LoraFacts) -> str:
@@ -245,9 +277,11 @@ def _stalled() -> Warned:
 
 
 class _Files:
-    """The checkpoints and samples of a run: those on record, and while it runs those on disk, dated within the run."""
+    """The checkpoints and samples of a run: those on record, and while it runs those on disk, but for what lay there
+    before."""
 
     def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
         self._output = folder.launch.output
         self._begins = Path(folder.launch.lora).stem + "_"
         self._first_step = folder.launch.first_step
@@ -257,7 +291,7 @@ class _Files:
     def checkpoint(self, name: str, state: State) -> Path | None:
         """A LoRA that the trainer said it saves, if it is or was there."""
         path = self._output / name
-        return path if name in state.files or (state.ended is None and _is_new(path, state)) else None
+        return path if name in state.files or (state.ended is None and self._is_new(path, name)) else None
 
     def samples(self, due: SamplesDue, state: State) -> list[tuple[int, Path]]:
         """The pictures that are due, each with the place of its prompt."""
@@ -284,13 +318,11 @@ class _Files:
             with suppress(OSError):
                 for path in folder.iterdir():
                     is_one = path.name.startswith(f"{self._begins}{when}_")
-                    if is_one and path.suffix.lower() in supervisor.PICTURES and _is_new(path, state):
+                    is_one = is_one and path.suffix.lower() in supervisor.PICTURES
+                    if is_one and self._is_new(path, f"sample/{path.name}"):
                         names.add(path.name)
         return [folder / name for name in sorted(names)]
 
-
-def _is_new(path: Path, state: State) -> bool:
-    try:
-        return path.stat().st_mtime >= state.started - supervisor.CLOCK_SLACK
-    except OSError:
-        return False
+    def _is_new(self, path: Path, name: str) -> bool:
+        found = supervisor.signature(str(path))
+        return found is not None and self._folder.before.get(name) != found

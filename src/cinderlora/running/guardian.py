@@ -11,6 +11,7 @@ __all__ = ["Guardian"]
 
 _EVERY = 1.0  # seconds between two looks at the lock
 _AGAIN = 60.0  # seconds until a supervisor is started again that could not be
+_AT_MOST = 5.0  # seconds until one is started again that could: if it does not last, the next one may not either
 
 
 class Guardian:
@@ -19,7 +20,7 @@ class Guardian:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._looked = float("-inf")
-        self._failed = float("-inf")
+        self._not_before = float("-inf")
         self._lost = False
 
     def is_lost(self) -> bool:
@@ -29,18 +30,21 @@ class Guardian:
         if not self._lost and now - self._looked > _EVERY:
             self._looked = now
             if self._folder.is_orphaned() and not self._adopt(now):
-                self._lost = self._folder.state_name == "lost"
+                # Somebody else may have been quicker, and have put it on record by now.
+                self._lost = self._folder.state_name == "lost" and not self._is_on_record()
         return self._lost
 
     def _adopt(self, now: float) -> bool:
-        if now - self._failed < _AGAIN:
+        if now < self._not_before:
             return False
-        if adopt(self._folder):
-            return True
-        self._failed = now
-        return False
+        adopted = adopt(self._folder)
+        self._not_before = now + (_AT_MOST if adopted else _AGAIN)
+        return adopted
+
+    def _is_on_record(self) -> bool:
+        state = self._folder.state()
+        return state is not None and state.ended is not None
 
     def is_over(self) -> bool:
         """Whether the run has ended, on record or lost."""
-        state = self._folder.state()
-        return (state is not None and state.ended is not None) or self.is_lost()
+        return self._is_on_record() or self.is_lost()

@@ -130,7 +130,10 @@ def _to_go_on_from(folder: RunFolder, wanted: int, *, extends: bool) -> tuple[Sa
         ended = state.ended if state.ended is not None else _last_word(folder)
         if state.exit_code is None:
             ended += _SILENCE  # nobody saw the end: the time is that of the last line in the log
-        found = saved_in(launch.output, launch.lora, state.files, state.started, ended)
+        # Where the clock was set meanwhile, the run has two times for its start and two for its end.
+        took = state.seconds or 0.0
+        since, until = min(state.started, ended - took), max(ended, state.started + took)
+        found = saved_in(launch.output, launch.lora, state.files, since, until)
     whole = [saved for saved in found if saved.complete and saved.step > 0]
     done = launch.first_step + max((saved.step for saved in whole), default=0)
     if whole and done >= wanted and (extends or folder.state_name == "finished"):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
 from cinderlora.events import Event
-from cinderlora.running.base import RunBase
+from cinderlora.running.base import RunBase, is_out_of_reach
 from cinderlora.running.folder import RunFolder
 from cinderlora.running.folding import Status
 from cinderlora.running.follow import POLL, Follower
+from cinderlora.running.signals import farewell
 from cinderlora.running.starting import begin
 from cinderlora.running.stopping import GRACE, StopReport, stop_run
 from cinderlora.types import Plan
@@ -80,10 +82,19 @@ class Run(RunBase):
         while not self._guardian.is_over():  # noqa: ASYNC110 - it is another process that ends
             await anyio.sleep(POLL)
 
-    async def stop(self, grace: float = GRACE, by: str | None = None) -> StopReport:
+    async def stop(
+        self, grace: float = GRACE, by: str | None = None, *, after: Literal["checkpoint"] | None = None
+    ) -> StopReport:
         """End the run's whole process tree: politely, after `grace` seconds by force. Returns when that is done and
         recorded, even if cancelled meanwhile. `by` is what `Stopped` will say. Harmless if the run has ended.
+
+        `after="checkpoint"` first waits for the next checkpoint, and for the state that is saved with it. Cancelled
+        until then, the run goes on. Raises `StillRunning` where no checkpoint is due before the end.
         """
+        if after is not None:
+            saved = await anyio.to_thread.run_sync(self._until_saved)
+            while not saved.poll():  # noqa: ASYNC110 - it is another process that saves
+                await anyio.sleep(POLL)
         return await _to_the_end(lambda: stop_run(self._folder, grace, by))
 
     def resume(
@@ -113,12 +124,16 @@ class Launching:
         self._detach = detach
         self._registry = registry
         self._run: Run | None = None
+        self._farewell = ExitStack()
 
     async def __aenter__(self) -> Run:
+        if not self._detach:
+            self._farewell.enter_context(farewell())
         try:
             await _to_the_end(self._begin)
         except BaseException:
-            await self._stop()  # cancelled while the trainer was being started
+            with self._farewell:
+                await self._stop()  # cancelled while the trainer was being started
             raise
         assert self._run is not None  # noqa: S101 - _begin raises or sets it
         return self._run
@@ -126,17 +141,19 @@ class Launching:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._detach:
-            return
-        if error is not None:
-            await self._stop()
-            return
-        assert self._run is not None  # noqa: S101
-        try:
-            await self._run.wait()
-        except BaseException:
-            await self._stop()
-            raise
+        with self._farewell:
+            if self._detach or is_out_of_reach(error):
+                return
+            if error is not None:
+                await self._stop()
+                return
+            assert self._run is not None  # noqa: S101
+            try:
+                await self._run.wait()
+            except BaseException as failure:
+                if not is_out_of_reach(failure):
+                    await self._stop()
+                raise
 
     def _begin(self) -> None:
         self._run = Run(RunFolder(self._begins()), registry=self._registry, live=True)
@@ -188,8 +205,9 @@ def launch(
 
     Makes a run folder in `runs` (by default in the user's data folder) and copies the configuration files to
     `configs`, where given. The training does not depend on this program: it goes on if this one is killed. But the
-    block looks after it: left normally, it waits for the end; left by an exception or cancellation, it stops the run.
-    With `detach` it does neither. `registry` is for programs that registered plugins in code.
+    block looks after it: left normally, it waits for the end; left by an exception or cancellation, it stops the run,
+    and where the program has no handling of its own for SIGTERM and hang-ups, so do these. With `detach` it does none
+    of this. `registry` is for programs that registered plugins in code.
     """
     where, kept = Path(runs) if runs else None, Path(configs) if configs else None
     return Launching(lambda: begin(plan, where, kept), detach, registry)

@@ -26,9 +26,18 @@ from cinderlora.running import supervisor
 from cinderlora.running.folder import RunFolder
 from cinderlora.types import Link, Plan
 
-__all__ = ["adopt", "begin", "default_runs_folder"]
+__all__ = ["adopt", "begin", "begin_again", "default_runs_folder"]
 
-_OURS = {supervisor.LAUNCH, supervisor.STATE, supervisor.STOP, supervisor.LOG, supervisor.LOCK}
+_OURS = {
+    supervisor.LAUNCH,
+    supervisor.STATE,
+    supervisor.STOP,
+    supervisor.LOG,
+    supervisor.LOCK,
+    supervisor.BEFORE,
+}
+_LOG_ROOM = 8 << 20  # bytes kept free for the log: ten thousand steps print three million
+_STATE_ROOM = 256 << 10  # bytes kept free for the record of the end, by a file that needs none itself
 _START_LIMIT = 60.0  # seconds; a Python on a sleeping network drive takes its time
 
 
@@ -39,8 +48,11 @@ def default_runs_folder() -> Path:
     return data_folder() / "runs"
 
 
-def begin(plan: Plan, runs: Path | None = None, configs: Path | None = None) -> Path:
-    """Start a plan and give its run folder, when the trainer's pid is on record. Raises `LaunchFailed`."""
+def begin(plan: Plan, runs: Path | None = None, configs: Path | None = None, run_id: str | None = None) -> Path:
+    """Start a plan and give its run folder, when the trainer's pid is on record. Raises `LaunchFailed`.
+
+    The run's id is chosen at random unless given; no two runs may have the same one.
+    """
     runs = (runs or default_runs_folder()).expanduser().absolute()
     _refuse_bad_names(plan)
     for stage in plan.stages:
@@ -51,7 +63,7 @@ def begin(plan: Plan, runs: Path | None = None, configs: Path | None = None) -> 
             _make_writable(plan.publish or plan.output, undo, "output_not_writable")
         _make_writable(runs, undo, "launch_runs_folder")
         try:
-            folder = _lay_out(plan, runs, undo)
+            folder = _lay_out(plan, runs, undo, run_id or secrets.token_hex(8))
         except OSError as error:
             raise _failed("launch_runs_folder", runs, error) from error
         kept = _stage_configs(plan, configs.expanduser().absolute(), undo) if configs else {}
@@ -60,6 +72,15 @@ def begin(plan: Plan, runs: Path | None = None, configs: Path | None = None) -> 
     for staged, final in kept.items():
         staged.replace(final)
     return folder
+
+
+def begin_again(folder: RunFolder, plan: Plan) -> None:
+    """Start a run that was laid out by a program which was killed before it had started the trainer, or just then.
+
+    Harmless where the trainer was started: a supervisor that finds that out starts nothing. Raises `LaunchFailed` where
+    this call has not started it, for whatever reason.
+    """
+    _start_supervisor(folder.path, plan.argv[0])
 
 
 def adopt(folder: RunFolder) -> bool:
@@ -129,11 +150,11 @@ def _remove_empty(folder: Path) -> None:
 # ---- the run folder -------------------------------------------------------------------------------------------------
 
 
-def _lay_out(plan: Plan, runs: Path, undo: ExitStack) -> Path:
+def _lay_out(plan: Plan, runs: Path, undo: ExitStack, run_id: str) -> Path:
     """The complete run folder, under a name that no other run has."""
     now = time.time()
     title = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{plan.name}-{plan.model_type}"
-    folder = runs / f".{title}.{secrets.token_hex(4)}"
+    folder = runs / f".{title}.{run_id}"
     folder.mkdir()
     undo.callback(lambda: shutil.rmtree(folder, ignore_errors=True))
     # Files before links: nothing is ever written through a link.
@@ -145,9 +166,9 @@ def _lay_out(plan: Plan, runs: Path, undo: ExitStack) -> Path:
         _link(link, folder)
     if not plan.output.is_absolute():
         (folder / plan.output).mkdir(parents=True, exist_ok=True)
-    (folder / supervisor.LOG).touch()
-    (folder / supervisor.LOCK).touch()
-    _write_private(folder / supervisor.LAUNCH, _launch_record(plan, now))
+    _reserve(folder / supervisor.LOG, _LOG_ROOM)
+    _reserve(folder / supervisor.LOCK, _STATE_ROOM)
+    _write_private(folder / supervisor.LAUNCH, _launch_record(plan, run_id, now))
     for final in _candidates(runs / title):
         # A folder that is there has files in it, so that renaming onto it fails: one of two launchers moves on.
         if not final.exists():
@@ -160,6 +181,20 @@ def _lay_out(plan: Plan, runs: Path, undo: ExitStack) -> Path:
                 folder = final
                 return final
     raise AssertionError("unreachable: there is always another candidate")
+
+
+def _reserve(path: Path, room: int) -> None:
+    """Make an empty file with room on the disk that nobody else can take: a trainer that cannot print ends, and an end
+    that cannot be recorded is none. Where the file system reserves nothing, an empty file is enough."""
+    with path.open("xb") as file:
+        if sys.platform.startswith("linux"):
+            import ctypes
+
+            reserve = ctypes.CDLL(None, use_errno=True).fallocate
+            reserve.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+            # FALLOC_FL_KEEP_SIZE: the file stays empty.
+            if reserve(file.fileno(), 1, 0, room) and ctypes.get_errno() in {errno.ENOSPC, errno.EDQUOT}:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _candidates(path: Path) -> Iterable[Path]:
@@ -185,11 +220,11 @@ def _link(link: Link, folder: Path) -> None:
             shutil.copyfile(link.source, target)
 
 
-def _launch_record(plan: Plan, now: float) -> dict[str, object]:
+def _launch_record(plan: Plan, run_id: str, now: float) -> dict[str, object]:
     from cinderlora.serial import to_json
 
     return {
-        "id": secrets.token_hex(8),
+        "id": run_id,
         "name": plan.name,
         "model_type": plan.model_type,
         "created": now,
@@ -280,4 +315,8 @@ def _start_supervisor(folder: Path, program: str, *options: str) -> None:
         raise LaunchFailed("launch_trainer_failed", program=program, why=why.removeprefix(f"{program}: "))
     if kind == "record":
         raise LaunchFailed("launch_runs_folder", folder=str(folder.parent), why=why)
+    if kind == "taken":
+        record = supervisor.read_record(str(folder), supervisor.LAUNCH) or {}
+        lora = Path(record.get("publish") or record.get("output") or "") / str(record.get("lora"))
+        raise LaunchFailed("launch_lora_taken", lora=str(lora), run=why)
     raise LaunchFailed("launch_supervisor", why=(answer.splitlines() or ["it was killed"])[-1])

@@ -11,6 +11,10 @@ lock file. `--adopt` takes over from a supervisor that was killed: it waits for 
 What is recorded, in this order, is what lets every follower see the same events: the facts about the files, then that
 the run is ending, then (no follower reads on from here) the length of the log with everything else.
 
+While it lives it holds the right to write the LoRA, a lock beside it: two trainings of one file would ruin it. A file
+is one of the run's if it is not, unchanged, what lay there before the start; no clock is asked. What is half-written
+when a run ends that did not finish gets the ending ".partial".
+
 A resumed training writes into its run folder, since sd-scripts counts its steps from 0 again and would overwrite
 earlier files of the same names. When it has ended, its files are put where the earlier ones lie, under steps that count
 on.
@@ -30,11 +34,12 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` would take a megabyte for as long as the run lasts
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any, BinaryIO
 
 POSIX = os.name == "posix"
 LAUNCH, STATE, STOP, LOG, LOCK = "launch.json", "state.json", "stop.json", "output.log", "supervisor.lock"
+BEFORE = "before.json"  # what lay in the output folder at the start, where something did
 
 RUN_ID = "CINDERLORA_RUN_ID"
 """The environment variable by which every process of a run is known, even one that left its session and its parent."""
@@ -42,7 +47,10 @@ RUN_ID = "CINDERLORA_RUN_ID"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LOOK_EVERY = 0.5  # seconds between two looks for new files
 GROUP_GRACE = 5.0  # seconds that what is left of the trainer's group has to end
+LONGEST_GRACE = 3600.0  # seconds
 CLOCK_SLACK = 2.0  # seconds: file systems round times, FAT to two seconds
+RECORD_LIMIT = 8 << 20  # bytes of a record; a run with fifty thousand pictures has three million
+PARTIAL = ".partial"
 
 
 class NotStarted(Exception):
@@ -104,6 +112,34 @@ def is_running(process: dict[str, Any]) -> bool:
     return isinstance(pid, int) and isinstance(start, str) and start_of(pid) == start
 
 
+def is_of_run(process: dict[str, Any], run_id: str) -> bool:
+    """Whether a recorded process is still there and belongs to the run: a record in a folder, which may be anybody's,
+    can name any process. Where there is no /proc, pid and start have to do."""
+    if not is_running(process) or process["pid"] <= 1:
+        return False
+    return not sys.platform.startswith("linux") or mark_of(process["pid"]) == run_id
+
+
+def mark_of(pid: int) -> str:
+    """The id of the run that a process says it belongs to, "" for none. From Linux' /proc."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            for variable in file.read().split(b"\0"):
+                name, _, value = variable.partition(b"=")
+                if name == RUN_ID.encode():
+                    return value.decode("ascii", "replace")
+    except OSError:
+        pass  # gone, or another user's
+    return ""
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a process group; OSError where there is none. Not to 1, by which the system means everybody."""
+    if group <= 1:
+        raise ProcessLookupError(group)
+    os.killpg(group, number)
+
+
 def group_members(group: int, run_id: str | None = None) -> list[int]:
     """The pids of a process group but for its leader, from Linux' /proc; with `run_id`, of that run's only."""
     found = []
@@ -115,11 +151,9 @@ def group_members(group: int, run_id: str | None = None) -> list[int]:
                 fields = file.read().rpartition(b")")[2].split()
             if fields[0] in (b"Z", b"X") or int(fields[2]) != group:
                 continue
-            if run_id is not None:
-                with open("/proc/%s/environ" % name, "rb") as file:
-                    if ("%s=%s" % (RUN_ID, run_id)).encode() not in file.read().split(b"\0"):
-                        continue
         except OSError:
+            continue
+        if run_id is not None and mark_of(int(name)) != run_id:
             continue
         found.append(int(name))
     return found
@@ -135,7 +169,7 @@ def end_group(group: int, grace: float, run_id: str | None = None) -> None:
         if sys.platform.startswith("linux"):
             return bool(group_members(group, run_id))
         try:
-            os.killpg(group, 0)
+            signal_group(group, 0)
         except OSError:
             return False
         return True
@@ -144,7 +178,7 @@ def end_group(group: int, grace: float, run_id: str | None = None) -> None:
         if not left():
             return
         try:
-            os.killpg(group, number)
+            signal_group(group, number)
         except OSError:
             return
         until = time.monotonic() + seconds
@@ -152,12 +186,46 @@ def end_group(group: int, grace: float, run_id: str | None = None) -> None:
             time.sleep(0.02)
 
 
+def strays(run_id: str) -> list[int]:
+    """The pids of a run's processes, its trainer gone: those with its mark, and our own children."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open("/proc/%s/stat" % name, "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in (b"Z", b"X") and (int(fields[1]) == os.getpid() or mark_of(int(name)) == run_id):
+            found.append(int(name))
+    return found
+
+
+def end_strays(run_id: str, grace: float) -> None:
+    """End a run's processes wherever they went, on Linux: politely, after `grace` seconds by force."""
+    if not sys.platform.startswith("linux"):
+        return
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+        until = time.monotonic() + seconds
+        asked: set[int] = set()
+        left = strays(run_id)
+        while left and time.monotonic() < until:
+            for pid in left:
+                if pid not in asked:
+                    asked.add(pid)
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, number)
+            time.sleep(0.05)
+            left = strays(run_id)
+
+
 # ---- the lock --------------------------------------------------------------------------------------------------------
 
 
-def take_lock(folder: str, wait: float = 0.2) -> int | None:
-    """The lock that a supervisor holds while it lives, as a file descriptor; None where another has it."""
-    fd = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+def lock(fd: int, wait: float) -> bool:
+    """Lock a file for as long as it is open; False where another process has it and keeps it for `wait` seconds.
+    A file system without locks has nobody who could."""
     until = time.monotonic() + wait  # somebody may be asking, which takes the lock for a moment
     while True:
         try:
@@ -169,12 +237,22 @@ def take_lock(folder: str, wait: float = 0.2) -> int | None:
                 import msvcrt
 
                 msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-            return fd
-        except OSError:
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                return True
             if time.monotonic() >= until:
-                os.close(fd)
-                return None
+                return False
             time.sleep(0.02)
+
+
+def take_lock(folder: str, wait: float = 0.2) -> int | None:
+    """The lock that a supervisor holds while it lives, as a file descriptor; None where another has it."""
+    fd = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+    if lock(fd, wait):
+        return fd
+    os.close(fd)
+    return None
 
 
 def is_supervised(folder: str) -> bool:
@@ -200,6 +278,81 @@ def is_supervised(folder: str) -> bool:
     return False
 
 
+class Claim:
+    """The right to write a LoRA, held by one run at a time: a locked file beside it that names the run folder.
+
+    Whoever dies lets go of the lock. A trainer that outlives its supervisor is found by the name in the file.
+    """
+
+    def __init__(self, lora: str) -> None:
+        self.path = os.path.join(os.path.dirname(lora), ".%s.run" % os.path.basename(lora))
+        self._fd: int | None = None
+
+    def take(self, folder: str) -> str | None:
+        """Take it for a run folder; gives the run folder that has it instead, None where we have it now. Where no
+        file can be made, or none be locked, nobody is kept from training."""
+        until = time.monotonic() + 1.0
+        while True:
+            try:
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            except OSError:
+                return None
+            if not POSIX:
+                os.lseek(fd, 1 << 30, os.SEEK_SET)  # what is locked there cannot be read by others
+            mine = lock(fd, 0.2)
+            os.lseek(fd, 0, os.SEEK_SET)
+            holder = os.read(fd, 4096).decode("utf-8", "surrogateescape").strip()
+            taken = not mine or (bool(holder) and not _same(holder, folder) and has_trainer(holder))
+            if mine and not taken and _is_open(self.path, fd):
+                break
+            os.close(fd)
+            if taken and (holder or time.monotonic() > until):
+                return holder or "?"
+            # Otherwise whoever has it has not said so yet, or has just removed it.
+        with contextlib.suppress(OSError):
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.ftruncate(fd, 0)
+            os.write(fd, folder.encode("utf-8", "surrogateescape"))
+        self._fd = fd
+        return None
+
+    def release(self) -> None:
+        """Let go of it, and leave nothing behind."""
+        if self._fd is None:
+            return
+        with contextlib.suppress(OSError):
+            if _is_open(self.path, self._fd):
+                os.unlink(self.path)
+        os.close(self._fd)
+        self._fd = None
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _is_open(path: str, fd: int) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def has_trainer(folder: str) -> bool:
+    """Whether the trainer of a run lives, with or without its supervisor."""
+    launch, state = read_record(folder, LAUNCH), read_record(folder, STATE)
+    if launch is None or state is None:
+        return False
+    trainer = state.get("trainer")
+    if state.get("state") == "ended" or not isinstance(trainer, dict) or not {"pid", "start"} <= set(trainer):
+        return False
+    return is_of_run(trainer, str(launch.get("id")))
+
+
 # ---- what is on disk -------------------------------------------------------------------------------------------------
 
 
@@ -215,13 +368,17 @@ def signature(path: str) -> list[int] | None:
 class Files:
     """The checkpoints and sample pictures that came up during a run, by their names relative to the output folder.
 
-    They are noted as they appear, so that what a person moves away later is still known.
+    They are noted as they appear, so that what a person moves away later is still known. `before` are the signatures
+    of those that were there at the start.
     """
 
-    def __init__(self, output: str, lora: str, started: float, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self, output: str, lora: str, before: dict[str, list[int]] | None = None, names: Iterable[str] = ()
+    ) -> None:
         stem = os.path.splitext(lora)[0]
+        self.output = output
         self.names = set(names)
-        self._since = started - CLOCK_SLACK
+        self.before = before or {}
         self._lora = lora
         self._places = (
             (output, "", stem + "-", (".safetensors",)),
@@ -231,29 +388,45 @@ class Files:
 
     def look(self, thoroughly: bool = False) -> bool:
         """Note what is new; says whether there was something. A folder that did not change is not read again."""
-        before = len(self.names)
+        new = [name for name, found in self._there(thoroughly) if self.before.get(name) != found]
+        self.names.update(new)
+        return bool(new)
+
+    def note_what_is_there(self) -> None:
+        """Note what is there before the start: none of it, unless it changes, is the run's."""
+        self.before = dict(self._there(thoroughly=True))
+
+    def _there(self, thoroughly: bool) -> Iterator[tuple[str, list[int]]]:
         for folder, prefix, begins, endings in self._places:
             try:
                 changed = os.stat(folder).st_mtime_ns
                 # One that changed just now may change again within the same tick of the file system's clock.
-                settled = time.time() - changed / 1e9 > CLOCK_SLACK
+                settled = abs(time.time() - changed / 1e9) > CLOCK_SLACK
                 if not thoroughly and settled and self._seen.get(folder) == changed:
                     continue
                 self._seen[folder] = changed
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         wanted = entry.name.startswith(begins) and entry.name.lower().endswith(endings)
-                        if (wanted or (not prefix and entry.name == self._lora)) and self._is_new(entry):
-                            self.names.add(prefix + entry.name)
+                        wanted = wanted or (not prefix and entry.name == self._lora)
+                        if wanted and prefix + entry.name not in self.names:
+                            found = signature(entry.path)
+                            if found is not None:
+                                yield prefix + entry.name, found
             except OSError:
                 continue  # not there yet
-        return len(self.names) != before
 
-    def _is_new(self, entry: os.DirEntry[str]) -> bool:
-        try:
-            return entry.stat().st_mtime >= self._since
-        except OSError:
-            return False
+    def set_aside(self) -> list[str]:
+        """Give what is half-written a name that nobody takes for a result; gives the new names."""
+        renamed = []
+        for name in sorted(self.names):
+            path = os.path.join(self.output, name)
+            with contextlib.suppress(OSError):
+                if os.path.isfile(path) and not is_whole(path):
+                    os.replace(path, path + PARTIAL)
+                    self.names.discard(name)
+                    renamed.append(name + PARTIAL)
+        return renamed
 
 
 # Bytes of one element, and, for floating point, which bytes show that one is NaN or infinite (little-endian).
@@ -295,32 +468,42 @@ def has_non_finite(data: bytes, dtype: str) -> bool:
 
 
 def lora_facts(path: str, before: list[int] | None, zero_at_start: list[str]) -> dict[str, Any]:
-    """What a LoRA file is like, as in `cinderlora.types.LoraFacts`, read once in small pieces."""
+    """What a LoRA file is like, as in `cinderlora.types.LoraFacts`, read once in small pieces. One that was there
+    before is not read: whatever it is like, it is not the run's."""
     now = signature(path)
     facts: dict[str, Any] = {
         "exists": now is not None, "fresh": now is not None and now != before, "complete": False, "finite": False,
-        "trained": None, "size": now[1] if now else 0, "problem": "",
+        "trained": None, "all_steps": None, "size": now[1] if now else 0, "problem": "",
     }  # fmt: skip
-    if now is None:
+    if now is None or not facts["fresh"]:
         return facts
     try:
         with open(path, "rb") as file:
-            tensors = _tensors(file, now[1])
+            tensors, metadata = _tensors(file, now[1])
             facts["complete"] = True
+            facts["all_steps"] = _has_all_steps(metadata)
             facts["finite"], facts["trained"] = _look_through(file, tensors, zero_at_start)
     except UNREADABLE as error:
         facts["problem"] = "%s: %s" % (type(error).__name__, error)
     return facts
 
 
-def _tensors(file: BinaryIO, length: int) -> list[tuple[str, str, int]]:
-    """Name, dtype and bytes of the tensors in a safetensors file, in the file's order; ValueError where it is not
-    complete."""
+def _has_all_steps(metadata: Any) -> bool | None:
+    """Whether a LoRA says of itself that it has all the steps that its training was to have, as sd-scripts' do."""
+    counts = [str(metadata.get(key, "")) for key in ("ss_steps", "ss_max_train_steps")]
+    if not all(count.isdecimal() and len(count) <= 12 for count in counts):
+        return None
+    return int(counts[0]) >= int(counts[1])
+
+
+def _tensors(file: BinaryIO, length: int) -> tuple[list[tuple[str, str, int]], Any]:
+    """Name, dtype and bytes of the tensors in a safetensors file, in the file's order, and its metadata; ValueError
+    where it is not complete."""
     size = int.from_bytes(file.read(8), "little")
     if not 2 <= size <= min(length - 8, _HEADER_LIMIT):
         raise ValueError("the header is missing or cut off")
     header = json.loads(file.read(size).decode("utf-8"))
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None) or {}
     tensors = []
     at = 0
     for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -334,7 +517,7 @@ def _tensors(file: BinaryIO, length: int) -> list[tuple[str, str, int]]:
         at = end
     if 8 + size + at != length:
         raise ValueError("%d bytes, where the header says %d" % (length, 8 + size + at))
-    return tensors
+    return tensors, metadata
 
 
 def _look_through(
@@ -467,13 +650,20 @@ def write_whole(folder: str, name: str, record: dict[str, Any], durable: bool = 
 
 
 def read_record(folder: str, name: str) -> dict[str, Any] | None:
-    """A JSON file of a run folder; None where it is not there or not whole."""
+    """A JSON file of a run folder; None where it is not there, not whole, or larger than any of ours."""
     try:
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            record = json.load(file)
-    except (OSError, ValueError):
+        with open(os.path.join(folder, name), "rb") as file:
+            data = file.read(RECORD_LIMIT + 1)
+        record = json.loads(data.decode("utf-8")) if len(data) <= RECORD_LIMIT else None
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def read_before(folder: str) -> dict[str, list[int]]:
+    """The signatures of the files that lay in the output folder at a run's start, by their names."""
+    record = read_record(folder, BEFORE) or {}
+    return {name: found for name, found in record.items() if isinstance(found, list)}
 
 
 class Supervisor:
@@ -486,23 +676,53 @@ class Supervisor:
         self.lora = os.path.join(self.output, str(launch["lora"]))
         self.me = {"pid": os.getpid(), "start": start_of(os.getpid())}
         self.state: dict[str, Any] = {}
-        self.files = Files("", "", 0.0)
+        self.files = Files(self.output, str(launch["lora"]))
+        self.claim = Claim(os.path.join(launch.get("publish") or self.output, str(launch["lora"])))
         self._trainer: Any = None
+        self._asked: float | None = None  # when a wish to stop was first seen
+        self._has_seen_trainer = True
 
     # -- starting
 
     def start(self) -> None:
         """Start the first stage and record its pid; NotStarted where either cannot be done."""
-        started = time.time()
-        self.files = Files(self.output, str(self.launch["lora"]), started)
-        before = signature(self.lora)
-        self.state = {"state": "running", "supervisor": self.me, "started": started, "before": before, "files": []}
-        self._start_stage(0)
+        holder = self.claim.take(self.folder)
+        if holder is not None:
+            raise NotStarted("taken\n%s" % holder)
+        try:
+            self.files.note_what_is_there()
+            if self.files.before:
+                write_whole(self.folder, BEFORE, self.files.before)
+            self.state = {
+                "state": "running", "supervisor": self.me, "started": time.time(), "clock": time.monotonic(),
+                "files": [],
+            }  # fmt: skip
+            self._start_stage(0)
+        except BaseException:
+            self.claim.release()
+            raise
 
     def adopt(self, state: dict[str, Any]) -> None:
-        """Take over from a supervisor that was killed."""
+        """Take over from a supervisor that was killed; NotStarted where the record is none of ours."""
+        trainer, files = state.get("trainer"), state.get("files")
+        sound = (
+            isinstance(trainer, dict)
+            and {"pid", "start"} <= set(trainer)
+            and isinstance(state.get("started"), (int, float))
+            and isinstance(files, list)
+            and all(isinstance(name, str) for name in files)
+        )
+        if not sound or is_running(state.get("supervisor") or self.me) or not isinstance(files, list):
+            raise NotStarted("record\nthere is nothing to adopt")
+        # A folder may be anybody's. Only of one whose trainer proves to be its own is more believed than what it says.
+        self._has_seen_trainer = is_of_run(state["trainer"], str(self.launch["id"]))
         self.state = dict(state, state="running", supervisor=self.me)
-        self.files = Files(self.output, str(self.launch["lora"]), state["started"], state["files"])
+        boots = [str(process["start"]).split("-")[0] for process in (state["trainer"], self.me)]
+        if not sys.platform.startswith("linux") or boots[0] != boots[1]:
+            self.state.pop("clock", None)  # it runs since the system was started
+        self.files = Files(self.output, str(self.launch["lora"]), read_before(self.folder), files)
+        if self._has_seen_trainer:
+            self.claim.take(self.folder)
         self._record()
 
     def _start_stage(self, index: int) -> None:
@@ -524,7 +744,8 @@ class Supervisor:
             if index > 0:
                 return  # the run goes on; the end will be written when there is room
             if POSIX:
-                os.killpg(pid, signal.SIGKILL)
+                signal_group(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
             raise NotStarted("record\n%s" % error) from error
 
     def _fork(self, argv: list[str], env: dict[str, str], cwd: str, log: int) -> int:
@@ -589,7 +810,7 @@ class Supervisor:
                 break
             try:
                 self._start_stage(stage)
-            except NotStarted as error:
+            except (NotStarted, OSError) as error:
                 self._say(str(error))
                 code = 127  # as a shell has it
                 break
@@ -597,7 +818,7 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         """Leave a word in the log, where followers find it."""
-        with open(os.path.join(self.folder, LOG), "a", encoding="utf-8") as log:
+        with contextlib.suppress(OSError), open(os.path.join(self.folder, LOG), "a", encoding="utf-8") as log:
             log.write("\ncinderlora: %s\n" % text.replace("\n", ": "))
 
     def _wait_for_trainer(self) -> tuple[int | None, str | None]:
@@ -623,15 +844,45 @@ class Supervisor:
                 status = code if found else None
             if status is None and select.select([readable], [], [], LOOK_EVERY)[0]:
                 os.read(readable, 4096)
+            self._reap_others(pid)
             self._look()
+            self._end_by_force(pid)
         signal.set_wakeup_fd(-1)
         os.close(readable)
         os.close(writable)
         stopped_by, grace = self._stop_request()
         end_group(pid, grace)  # while the leader is not reaped, its number is nobody else's
+        if stopped_by is not None:
+            end_strays(str(self.launch["id"]), self._left_of(grace))
         if status is None:
             status = os.waitpid(pid, 0)[1]
         return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), stopped_by
+
+    def _end_by_force(self, pid: int) -> None:
+        """See a stop through that somebody asked for and did not live to see through themselves."""
+        stopped_by, grace = self._stop_request()
+        if stopped_by is None:
+            return
+        if self._asked is None:
+            self._asked = time.monotonic()
+        elif time.monotonic() - self._asked > grace:
+            with contextlib.suppress(OSError):
+                signal_group(pid, signal.SIGKILL)
+
+    def _left_of(self, grace: float) -> float:
+        """The seconds that are left of a grace period, which began when the wish to stop was first seen."""
+        return grace if self._asked is None else max(0.0, grace - (time.monotonic() - self._asked))
+
+    def _reap_others(self, pid: int) -> None:
+        """Let go of dead processes that became our children when they lost their parent."""
+        if not hasattr(os, "waitid"):
+            return
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is None or found.si_pid == pid:
+                    return
+                os.waitpid(found.si_pid, os.WNOHANG)
 
     def _has_ended(self, pid: int) -> bool:
         if not hasattr(os, "waitid"):
@@ -641,12 +892,16 @@ class Supervisor:
     def wait_for_adopted(self) -> None:
         """Wait for a trainer that is not our child. Nobody will ever know its exit code."""
         trainer = self.state["trainer"]
-        while is_running(trainer):
+        while is_of_run(trainer, str(self.launch["id"])):
             time.sleep(0.1)
             self._look()
+            if self._has_seen_trainer:
+                self._end_by_force(trainer["pid"])
         stopped_by, grace = self._stop_request()
         if sys.platform.startswith("linux"):
             end_group(trainer["pid"], grace, str(self.launch["id"]))
+        if stopped_by is not None:
+            end_strays(str(self.launch["id"]), self._left_of(grace))
         self._record_end(None, stopped_by)
 
     def _stop_request(self) -> tuple[str | None, float]:
@@ -656,7 +911,7 @@ class Supervisor:
         request = read_record(self.folder, STOP) or {}
         grace = request.get("grace")
         # Whoever stops the run is to use force first, and say so; we do where they are gone.
-        more = float(grace) if isinstance(grace, (int, float)) else 0.0
+        more = float(grace) if isinstance(grace, (int, float)) and 0 <= grace <= LONGEST_GRACE else 0.0
         return str(request.get("by") or ""), more + GROUP_GRACE
 
     def _look(self) -> None:
@@ -676,18 +931,39 @@ class Supervisor:
             # It may have ended long ago, with nobody there to see it: the last word is the best guess.
             with contextlib.suppress(OSError):
                 ended = os.stat(os.path.join(self.folder, LOG)).st_mtime
+        seconds = self._seconds()
         self.files.look(thoroughly=True)
-        facts = lora_facts(self.lora, self.state["before"], self.launch["zero_at_start"])
+        lora = str(self.launch["lora"])
+        facts = lora_facts(self.lora, self.files.before.get(lora), self.launch["zero_at_start"])
+        good = facts["fresh"] and facts["complete"] and facts["finite"] and facts["trained"] is not False
+        finished = good and (code == 0 or (code is None and facts["all_steps"] and self._has_seen_trainer))
+        if not finished and self._has_seen_trainer:
+            self.state["partial"] = self.files.set_aside()
         if self.launch.get("publish"):
-            good = facts["fresh"] and facts["complete"] and facts["finite"] and facts["trained"] is not False
-            self._publish(str(self.launch["publish"]), code == 0 and good)
+            self._publish(str(self.launch["publish"]), finished)
+        self.claim.release()
         self._insist("ending")
         try:
             length = os.stat(os.path.join(self.folder, LOG)).st_size
         except OSError:
             length = 0
-        self.state.update(exit_code=code, ended=ended, stopped_by=stopped_by, lora=facts, log_length=length)
+        self.state.update(
+            exit_code=code, ended=ended, seconds=seconds, stopped_by=stopped_by, lora=facts, log_length=length
+        )
         self._insist("ended")
+        self._release_room()
+
+    def _seconds(self) -> float | None:
+        """How long it took, by a clock that nobody sets; None where that clock began anew meanwhile."""
+        began = self.state.get("clock")
+        return max(0.0, time.monotonic() - began) if isinstance(began, (int, float)) else None
+
+    def _release_room(self) -> None:
+        """Give back the room on the disk that was reserved for the log and for the record of the end."""
+        for name in (LOG, LOCK):
+            with contextlib.suppress(OSError):
+                path = os.path.join(self.folder, name)
+                os.truncate(path, os.stat(path).st_size)
 
     def _publish(self, folder: str, finished: bool) -> None:
         """Put the files of a resumed training among those of the earlier runs. None of them is overwritten but the
@@ -714,6 +990,7 @@ class Supervisor:
     def _insist(self, state: str) -> None:
         """Write the record, however long it takes to find room for it. What it says is known nowhere else."""
         self.state["state"] = state
+        wait = 0.0
         while os.path.isdir(self.folder):
             try:
                 self._record(durable=state == "ended")
@@ -721,7 +998,9 @@ class Supervisor:
             except OSError as error:
                 if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
                     return  # nobody will make room
-                time.sleep(1.0)
+                self._release_room()
+                time.sleep(wait)
+                wait = 1.0
 
 
 # ---- the process -----------------------------------------------------------------------------------------------------
@@ -744,9 +1023,20 @@ def leave() -> None:
     os.closerange(3, 1024)  # what somebody forgot to close; we keep the three that we answer on
 
 
+def take_in_orphans() -> None:
+    """On Linux: whatever the trainer starts stays below us, even when it leaves its session and loses its parent."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
 def answer(text: str) -> None:
     """Say what came of it, and let go of the output: who started us reads to its end."""
-    os.write(1, text.encode("utf-8", "replace"))
+    with contextlib.suppress(OSError):  # it may have been killed meanwhile; the run is none the worse for it
+        os.write(1, text.encode("utf-8", "replace"))
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
@@ -767,9 +1057,11 @@ def main(folder: str, adopts: bool) -> None:
     supervisor = Supervisor(folder, launch)
     state = read_record(folder, STATE)
     try:
+        if not adopts and os.path.exists(os.path.join(folder, STATE)):
+            raise SystemExit("locked\nit was started before")
         if not adopts:
             supervisor.start()
-        elif state is None or state["state"] == "ended":
+        elif state is None or state.get("state") == "ended":
             raise NotStarted("record\nthere is nothing to adopt")
         else:
             supervisor.adopt(state)
@@ -779,6 +1071,7 @@ def main(folder: str, adopts: bool) -> None:
     if adopts:
         supervisor.wait_for_adopted()
     else:
+        take_in_orphans()
         supervisor.wait()
 
 
