@@ -14,15 +14,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cinderlora.events import Event
-from cinderlora.running.base import RunBase
+from cinderlora.queues.base import Changes, QueueBase
+from cinderlora.queues.entries import Entry
+from cinderlora.queues.watching import POLL as QUEUE_POLL
+from cinderlora.running.base import RunBase, is_out_of_reach
 from cinderlora.running.folder import RunFolder
 from cinderlora.running.follow import POLL, Follower
+from cinderlora.running.signals import farewell
 from cinderlora.running.starting import begin
 from cinderlora.running.stopping import GRACE, StopReport, stop_run
 from cinderlora.types import Plan
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from cinderlora.registry import Registry
     from cinderlora.trainers import Trainer
 
-__all__ = ["Events", "Launching", "Run", "attach", "launch", "runs"]
+__all__ = ["Events", "Launching", "Queue", "Run", "Watching", "attach", "launch", "runs"]
 
 
 class Events:
@@ -78,9 +82,19 @@ class Run(RunBase):
         while not self._guardian.is_over():
             time.sleep(POLL)
 
-    def stop(self, grace: float = GRACE, by: str | None = None) -> StopReport:
+    def stop(
+        self, grace: float = GRACE, by: str | None = None, *, after: Literal["checkpoint"] | None = None
+    ) -> StopReport:
         """End the run's whole process tree: politely, after `grace` seconds by force. `by` is what `Stopped` will
-        say. Harmless if the run has ended."""
+        say. Harmless if the run has ended.
+
+        `after="checkpoint"` first waits for the next checkpoint, and for the state that is saved with it. Interrupted
+        until then, the run goes on. Raises `StillRunning` where no checkpoint is due before the end.
+        """
+        if after is not None:
+            saved = self._until_saved()
+            while not saved.poll():
+                time.sleep(POLL)
         return stop_run(self._folder, grace, by)
 
     def resume(
@@ -110,30 +124,36 @@ class Launching:
         self._detach = detach
         self._registry = registry
         self._run: Run | None = None
+        self._farewell = ExitStack()
 
     def __enter__(self) -> Run:
+        if not self._detach:
+            self._farewell.enter_context(farewell())
         try:
             with _interrupts_held():
                 self._run = Run(RunFolder(self._begins()), registry=self._registry, live=True)
         except BaseException:
-            self._stop()
+            with self._farewell:
+                self._stop()
             raise
         return self._run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._detach:
-            return
-        if error is not None:
-            self._stop()
-            return
-        assert self._run is not None  # noqa: S101
-        try:
-            self._run.wait()
-        except BaseException:
-            self._stop()
-            raise
+        with self._farewell:
+            if self._detach or is_out_of_reach(error):
+                return
+            if error is not None:
+                self._stop()
+                return
+            assert self._run is not None  # noqa: S101
+            try:
+                self._run.wait()
+            except BaseException as failure:
+                if not is_out_of_reach(failure):
+                    self._stop()
+                raise
 
     def _stop(self) -> None:
         if self._run is not None:
@@ -174,3 +194,42 @@ def attach(folder: Path | str, *, since: int | None = None, registry: Registry |
 def runs(folder: Path | str | None = None, *, registry: Registry | None = None) -> list[Run]:
     """The runs in a folder of runs, newest first. As `cinderlora.runs`, blocking."""
     return Run.all_in(folder, registry=registry)
+
+
+class Watching:
+    """Entries of a queue as they change. A second loop goes on where the first was left."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._pending: deque[Entry] = deque()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Entry:
+        while not self._pending:
+            if self._changes.is_over:
+                raise StopIteration
+            self._pending.extend(self._changes.look())
+            if not self._pending:
+                time.sleep(QUEUE_POLL)
+        return self._pending.popleft()
+
+
+class Queue(QueueBase):
+    """`cinderlora.Queue` for blocking code. To be used by one thread."""
+
+    def watch(self, *, forever: bool = False) -> Watching:
+        """The entries as they change, all of them first; one that was removed comes with the state "removed". Ends
+        when nothing runs and nothing will be started, unless it is to go on `forever`."""
+        return Watching(Changes(self, forever=forever))
+
+    def wait(self) -> None:
+        """Wait until nothing runs and nothing will be started."""
+        for _ in self.watch():
+            pass
+
+    def stop(self, number: int, *, grace: float = GRACE, by: str | None = None) -> StopReport:
+        """End the run of an entry as `Run.stop` does; the queue goes on with the next one. Harmless if it has ended;
+        `QueueError` for one that has not begun: remove it, or hold it."""
+        return self._stop(number, grace, by)

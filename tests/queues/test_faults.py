@@ -1,0 +1,70 @@
+"""A queue whose supervisor is killed again and again: every job is run exactly once, whatever the instant.
+
+The short form runs in CI; CINDERLORA_FAULTS=full is the form of the closing notes. CINDERLORA_FAULTS_SEED=4711 has the
+same random instants again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from cinderlora import LaunchFailed, sync
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(os.name == "nt", reason="kills by signal"),
+    pytest.mark.timeout(3600),
+]
+
+JOBS = 500 if os.environ.get("CINDERLORA_FAULTS") == "full" else 50
+
+
+def supervisors_of(folder):
+    """The processes that work off a queue or are about to."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cmdline()[-3:] == ["-m", "cinderlora.queues", str(folder)]:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("gpus", [1, 3])
+def test_each_job_is_run_exactly_once_however_often_the_supervisor_is_killed(
+    folder, make_plan, notes, monkeypatch, capsys, gpus
+):
+    seed = int(os.environ.get("CINDERLORA_FAULTS_SEED") or random.randrange(10**6))
+    dice = random.Random(seed)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+    queue = sync.Queue(folder)
+    names = [f"job{number}" for number in range(JOBS)]
+    for name in names:
+        queue.add(make_plan(name), start=False)
+    kills = 0
+    while not (status := queue.status()).is_idle or any(entry.state == "waiting" for entry in status.entries):
+        if not status.is_running:
+            try:
+                queue.start()
+            except LaunchFailed:
+                continue  # it was killed before it could answer, as may be
+        time.sleep(dice.uniform(0, 1.0))  # the instant, not a wait
+        for process in supervisors_of(folder):
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+    with capsys.disabled():
+        began = Counter(notes.began())
+        ends = Counter(entry.state for entry in queue.entries())
+        print(f"\n{JOBS} jobs, {gpus} GPUs, seed {seed}: {kills} kills, {dict(ends)}, runs each {set(began.values())}")
+    assert began == Counter(names)
+    assert ends == {"finished": JOBS}
+    assert sorted(run.name for run in sync.runs(queue.entry(1).runs)) == sorted(names)
+    assert kills > JOBS // 10
