@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -30,14 +31,16 @@ _NO_WRAPPERS = ("model_type", "presets", "scan_models", "parse_progress", "diagn
 
 @frozen
 class BrokenPlugin:
-    """A plugin, or a part of one, that is not used because it failed."""
+    """A plugin, a part of one, or a preset file, that is not used because it failed."""
 
     name: str
     provider: str
-    """The distribution it came from, with its version, where it came from one."""
+    """The distribution it came from, with its version, where it came from one; a preset file's path."""
     error: BaseException
 
     def __str__(self) -> str:
+        if self.provider == self.name:  # a preset file: its errors say where they are
+            return str(self.error)
         return f"{self.provider}: {type(self.error).__name__}: {self.error}"
 
 
@@ -53,11 +56,15 @@ class Registry(Mapping[str, "Adapter"]):
 
     `registry["flux"]` is the adapter for FLUX; iterating gives the names of the model types; `broken` holds the
     plugins that could not be used, by name. A new `Registry()` has no plugin but the core's own.
+
+    `presets` are folders with presets as TOML files; `cinderlora.preset_folders()` gives the user's and the project's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, presets: Iterable[str | os.PathLike[str]] = ()) -> None:
         from cinderlora.sd_scripts import plugin as core
 
+        self.preset_folders = tuple(Path(folder) for folder in presets)
+        """Looked into whenever presets are asked for: a file that was added or mended meanwhile counts."""
         self.broken: dict[str, BrokenPlugin] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -69,8 +76,11 @@ class Registry(Mapping[str, "Adapter"]):
         self._implementations: dict[tuple[str, str], list[Implementation]] = {}
 
     @classmethod
-    def from_installed(cls, *, disable: Iterable[str] | None = None) -> Registry:
-        """A registry of all installed plugins, but for those named in `disable` or in `CINDERLORA_DISABLE=a,b`.
+    def from_installed(
+        cls, *, disable: Iterable[str] | None = None, presets: Iterable[str | os.PathLike[str]] = ()
+    ) -> Registry:
+        """A registry of all installed plugins, but for those named in `disable` or in `CINDERLORA_DISABLE=a,b`, with
+        the preset files in the folders `presets`.
 
         One that cannot be loaded is found in `broken` and harms no other.
         """
@@ -79,7 +89,7 @@ class Registry(Mapping[str, "Adapter"]):
         if disable is None:
             disable = os.environ.get("CINDERLORA_DISABLE", "").split(",")
         disabled = {name.strip() for name in disable}
-        registry = cls()
+        registry = cls(presets=presets)
 
         def own_first(entry: EntryPoint) -> tuple[bool, str]:
             return (entry.dist is None or entry.dist.name != "cinderlora", entry.name)
@@ -120,8 +130,8 @@ class Registry(Mapping[str, "Adapter"]):
         return tuple(name for name in self._providers if name != "cinderlora")
 
     def provider(self, plugin: str) -> str:
-        """Where a plugin came from: its distribution and version, or the name it was registered by."""
-        return self._providers[plugin]
+        """Where a plugin came from: its distribution and version, the name it was registered by, or a file's path."""
+        return self._providers.get(plugin, plugin)  # a preset file's name is its path
 
     def __getitem__(self, name: str) -> Adapter:
         if name in self._adapters:
