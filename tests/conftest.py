@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,31 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def data() -> Path:
     """The recordings and other files that tests read."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., Path]:
+    """Draw a picture that is like no other: draw(path, size=(640, 640), caption="elena, smiling")."""
+    import io
+    import random
+
+    from PIL import Image
+
+    @cache
+    def encoded(name: str, kind: str, size: tuple[int, int]) -> bytes:
+        dots, out = random.Random(name).randbytes(192), io.BytesIO()
+        Image.frombytes("RGB", (8, 8), dots).resize(size, Image.Resampling.NEAREST).save(out, kind)
+        return out.getvalue()
+
+    def drawn(path: Path, size: tuple[int, int] = (640, 640), caption: str | bytes | None = "elena, smiling") -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        path.write_bytes(encoded(f"{path.parent.name}/{path.name}", kind, size))
+        if caption is not None:
+            path.with_suffix(".txt").write_bytes(caption if isinstance(caption, bytes) else caption.encode())
+        return path
+
+    return drawn
 
 
 @pytest.fixture

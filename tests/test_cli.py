@@ -230,7 +230,7 @@ def test_an_unexpected_error_is_one_line_and_a_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CINDERLORA_DISABLE", "flux,sdxl,sd3")
-    monkeypatch.setattr(cinderlora.Registry, "from_installed", lambda: {}["no"])
+    monkeypatch.setattr(cinderlora.Registry, "from_installed", lambda **_: {}["no"])
     said = Said(capsys, "presets")
     assert said.code == 1
     assert "Traceback" not in said.err
@@ -244,9 +244,10 @@ def test_an_unexpected_error_is_one_line_and_a_hint(
 
 def test_presets_and_adapters(capsys: pytest.CaptureFixture[str]) -> None:
     records = Said(capsys, "presets", "flux", "--json").records
-    assert [(r["name"], r["settings"]["steps"]) for r in records] == [("16gb", 1500), ("24gb", 2000)]
+    steps = {"8gb": 1500, "10gb": 1500, "12gb": 1500, "16gb": 1500, "24gb": 2000}
+    assert [(r["name"], r["settings"]["steps"]) for r in records] == list(steps.items())
     lines = Said(capsys, "presets").out.splitlines()
-    assert len(lines) == 1 + 8
+    assert len(lines) == 1 + 11
     assert all(line == line.rstrip() for line in lines)
     named = {record["name"]: record for record in Said(capsys, "adapters", "--json").records}
     assert named["sd3"]["script"] == "sd3_train_network.py"
@@ -483,7 +484,9 @@ def test_a_detached_training_is_listed_watched_and_stopped(
         assert watcher.wait(20) == 130
         assert "goes on" in watcher.stderr.read()
     assert cinderlora.attach(detached).state == "running"
-    assert Said(capsys, *rehearsal(pictures, "--steps", 10_000, "--detach")).code == 0
+    again = rehearsal(pictures, "--steps", 10_000, "--detach")
+    assert "[launch_lora_taken]" in Said(capsys, *again).err
+    assert Said(capsys, *again, "-o", "elsewhere").code == 0
     refused = Said(capsys, "stop", "--json")  # which one?
     assert refused.records[0]["error"]["code"] == "several_runs_going_on"
     assert Said(capsys, "stop", "elena", "--json").records[0]["error"]["code"] == "run_ambiguous"

@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # type checkers take it for true; typing's own would cost
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
     from cinderlora.config import Config
+    from cinderlora.cost.data import Disk, Estimate
     from cinderlora.dataset import Dataset, inspect_dataset, list_datasets
     from cinderlora.errors import (
         CinderloraError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         JobRefused,
         LaunchFailed,
         PluginError,
+        QueueError,
         RunNotFound,
         SettingError,
         StillRunning,
@@ -42,15 +44,20 @@ if TYPE_CHECKING:
         Warned,
     )
     from cinderlora.hookspecs import hookimpl
+    from cinderlora.importing import Imported, import_config
     from cinderlora.models import Header, ModelLibrary
+    from cinderlora.preset_files import preset_folders
     from cinderlora.problems import Diagnosis, Problem, Report
+    from cinderlora.queues import Entry, Outcome, Queue, QueueStatus
     from cinderlora.registry import BrokenPlugin, Registry
     from cinderlora.running import Run, Status, StopReport, attach, launch, runs, status
     from cinderlora.sd_scripts import SdScripts
     from cinderlora.serial import to_json
     from cinderlora.types import (
+        Activations,
         Component,
         Failure,
+        Footprint,
         Job,
         Layer,
         Link,
@@ -71,6 +78,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Adapter": "adapter",
     "Config": "config",
+    "Disk": "cost.data",
+    "Estimate": "cost.data",
     "Dataset": "dataset",
     "inspect_dataset": "dataset",
     "list_datasets": "dataset",
@@ -80,6 +89,7 @@ _HOMES = {
     "JobRefused": "errors",
     "LaunchFailed": "errors",
     "PluginError": "errors",
+    "QueueError": "errors",
     "RunNotFound": "errors",
     "SettingError": "errors",
     "StillRunning": "errors",
@@ -100,11 +110,18 @@ _HOMES = {
     "Stopped": "events",
     "Warned": "events",
     "hookimpl": "hookspecs",
+    "Imported": "importing",
+    "import_config": "importing",
     "Header": "models",
     "ModelLibrary": "models",
+    "preset_folders": "preset_files",
     "Diagnosis": "problems",
     "Problem": "problems",
     "Report": "problems",
+    "Entry": "queues",
+    "Outcome": "queues",
+    "Queue": "queues",
+    "QueueStatus": "queues",
     "BrokenPlugin": "registry",
     "Registry": "registry",
     "Run": "running",
@@ -116,8 +133,10 @@ _HOMES = {
     "status": "running",
     "SdScripts": "sd_scripts",
     "to_json": "serial",
+    "Activations": "types",
     "Component": "types",
     "Failure": "types",
+    "Footprint": "types",
     "Job": "types",
     "Layer": "types",
     "Link": "types",
@@ -135,6 +154,7 @@ _HOMES = {
 """The module that each public name is in."""
 
 __all__ = [
+    "Activations",
     "Activity",
     "Adapter",
     "BrokenPlugin",
@@ -145,28 +165,37 @@ __all__ = [
     "ConfigError",
     "Dataset",
     "Diagnosis",
+    "Disk",
+    "Entry",
+    "Estimate",
     "Event",
     "Failed",
     "Failure",
     "Finished",
+    "Footprint",
     "Header",
+    "Imported",
     "InstallFailed",
     "Job",
-    "Layer",
     "JobRefused",
     "LaunchFailed",
+    "Layer",
     "Link",
     "Log",
     "LoraFacts",
     "ModelFile",
     "ModelLibrary",
     "ModelType",
+    "Outcome",
     "Phase",
     "Plan",
     "PluginError",
     "Preset",
     "Problem",
     "Progress",
+    "Queue",
+    "QueueError",
+    "QueueStatus",
     "Registry",
     "Report",
     "Result",
@@ -192,9 +221,11 @@ __all__ = [
     "__version__",
     "attach",
     "hookimpl",
+    "import_config",
     "inspect_dataset",
     "launch",
     "list_datasets",
+    "preset_folders",
     "runs",
     "status",
     "to_json",

@@ -16,6 +16,7 @@ __all__ = [
     "JobRefused",
     "LaunchFailed",
     "PluginError",
+    "QueueError",
     "RunNotFound",
     "SettingError",
     "StillRunning",
@@ -107,6 +108,10 @@ class InstallFailed(CinderloraError):
 
 class RunNotFound(CinderloraError, LookupError):
     """There is no run in that folder. `params`: folder."""
+
+
+class QueueError(CinderloraError):
+    """The queue cannot do that. `params`: folder or entry, why."""
 
 
 class StillRunning(CinderloraError):

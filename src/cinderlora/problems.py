@@ -7,6 +7,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from cinderlora.cost.data import Disk, Estimate
 from cinderlora.frozendict import FrozenDict, as_tuple
 from cinderlora.texts import Text, text_of
 
@@ -94,9 +95,15 @@ class Report:
     samples: int | None = None
     """Sample pictures that will be drawn."""
     disk_bytes: int | None = None
-    """Bytes that the LoRA files, caches and samples will take. Not estimated yet: always None."""
+    """Bytes that the LoRA files, states, samples and caches will take in all."""
     vram_gb: float | None = None
     """GPU memory the settings are meant for in GB, the preset's or the model type's figure."""
+    disk: Disk | None = None
+    """The parts of `disk_bytes`."""
+    vram: Estimate | None = None
+    """GPU memory the training will take, as far as that can be told beforehand."""
+    ram: Estimate | None = None
+    """The same for the machine's memory."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -107,6 +114,11 @@ class Report:
     def warnings(self) -> tuple[Problem, ...]:
         """The problems worth a look that forbid nothing."""
         return tuple(p for p in self.problems if p.severity == "warning")
+
+    def seconds_at(self, seconds_per_step: float) -> float | None:
+        """Wall time of all steps at a known rate in seconds per step, `Progress.seconds_per_step` of an earlier run;
+        without loading, caching, samples and saving. None where the steps are not known."""
+        return None if self.steps is None else self.steps * seconds_per_step
 
     def raise_for_errors(self) -> None:
         """Raise `JobRefused` with all errors where there are any."""

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -22,12 +23,15 @@ COMMANDS = {
     "demo": ("demo", "Try it out: draw a character, train a practice LoRA on it."),
     "train": ("train", "Train a LoRA, from options or from a job file."),
     "check": ("train", "Say what is wrong with a training before it starts."),
-    "presets": ("tables", "List the presets of the model types."),
+    "presets": ("presets", "List, show, compare and save presets."),
+    "import": ("importing", "Take over a configuration of kohya_ss, sd-scripts, OneTrainer or ai-toolkit."),
     "adapters": ("tables", "List the model types, and where they come from."),
-    "models": ("tables", "List the model files in a folder."),
+    "models": ("models", "List the model files in a folder."),
+    "dataset": ("dataset", "Say what is in a data set, and what is wrong with it."),
     "runs": ("runs", "List the trainings, newest first."),
     "watch": ("runs", "Watch a training that goes on, or see one that has ended."),
     "stop": ("runs", "Stop a training."),
+    "queue": ("queue", "Train one after the other: add, list, hold, remove, run, watch."),
     "resume": ("resume", "Go on with a training that was stopped or failed."),
     "sd-scripts": ("sd_scripts", "Install sd-scripts, which trains, or see whether it works."),
     "config": ("configuration", "Show or change where things are on this machine."),
@@ -46,7 +50,8 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"cinderlora.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(module, f"{name}_" if iskeyword(name) else name)
         return command
 
     def resolve_command(

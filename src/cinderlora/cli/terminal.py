@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cinderlora.config import Config
     from cinderlora.errors import CinderloraError
     from cinderlora.problems import Diagnosis, Problem
+    from cinderlora.registry import Registry
 
 __all__ = ["Terminal", "clean", "duration", "gigabytes", "loss_text"]
 
@@ -62,6 +63,14 @@ class Terminal:
         from cinderlora.config import Config
 
         return Config.load()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The installed plugins, with the preset files of the working folder and the user."""
+        from cinderlora.preset_files import preset_folders
+        from cinderlora.registry import Registry
+
+        return Registry.from_installed(presets=preset_folders())
 
     @cached_property
     def language(self) -> str:

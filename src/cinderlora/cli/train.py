@@ -9,10 +9,11 @@ import click
 
 from cinderlora.cli.job_options import JobCommand, job_options
 from cinderlora.cli.terminal import Terminal, gigabytes
-from cinderlora.registry import Registry
 
 if TYPE_CHECKING:
     from cinderlora.cli.request import Request
+    from cinderlora.cost.data import Estimate
+    from cinderlora.cost.machine import Memory
     from cinderlora.problems import Report
     from cinderlora.types import Plan
 
@@ -43,9 +44,9 @@ def train(
     """
     from cinderlora.cli.following import Launch, train_and_follow
 
-    request, report = _checked(terminal, given)
+    request, report = _checked(terminal, given, runs or terminal.config.runs)
     if report.errors:
-        return _refuse(terminal, request, report)
+        return refuse(terminal, request, report)
     plan = request.adapter.plan(request.job, request.trainer)
     if dry_run:
         return show_plan(terminal, plan)
@@ -73,7 +74,7 @@ def check(terminal: Terminal, /, **given: Any) -> int:
 
     Exit codes: 0 it can start (warnings or not), 2 it cannot.
     """
-    request, report = _checked(terminal, given)
+    request, report = _checked(terminal, given, terminal.config.runs)
     if terminal.json:
         from cinderlora.serial import to_json
 
@@ -81,7 +82,7 @@ def check(terminal: Terminal, /, **given: Any) -> int:
         return WRONG if report.errors else 0
     _show_numbers(terminal, request, report)
     if report.errors:
-        _refuse(terminal, request, report)
+        refuse(terminal, request, report)
         count = len(report.errors)
         terminal.note(terminal.say("refused_one" if count == 1 else "refused", count=count), "bold red")
         return WRONG
@@ -90,14 +91,18 @@ def check(terminal: Terminal, /, **given: Any) -> int:
     return 0
 
 
-def _checked(terminal: Terminal, given: dict[str, Any]) -> tuple[Request, Report]:
+def _checked(terminal: Terminal, given: dict[str, Any], runs: Path | None) -> tuple[Request, Report]:
+    from cinderlora.cli.decoding import counting
     from cinderlora.cli.request import Options, make_request
+    from cinderlora.dataset import can_decode
 
-    request = make_request(Options.of(given), terminal.config, Registry.from_installed())
-    return request, request.adapter.check(request.job, request.trainer)
+    request = make_request(Options.of(given), terminal.config, terminal.registry)
+    with counting(terminal, "decoding") as progress:
+        report = request.adapter.check(request.job, request.trainer, runs=runs, decode=can_decode(), progress=progress)
+    return request, report
 
 
-def _refuse(terminal: Terminal, request: Request, report: Report) -> int:
+def refuse(terminal: Terminal, request: Request, report: Report) -> int:
     from cinderlora.errors import JobRefused
 
     if terminal.json:
@@ -135,23 +140,18 @@ def _show_numbers(terminal: Terminal, request: Request, report: Report) -> None:
 
     from cinderlora.cli.tables import print_aligned
     from cinderlora.cli.terminal import clean
-    from cinderlora.gpu import memory_gb
 
     job = request.job
-    there = None if request.trainer.is_rehearsal else memory_gb()
-    vram = f"{report.vram_gb:g} GB" if report.vram_gb is not None else None
-    if vram and there is not None:
-        vram += f" ({terminal.say('gpu_found', there=round(there, 1))})"
     rows = {
         "name": f"{job.name} ({request.adapter.title}{f', {job.preset}' if job.preset else ''})",
         "pictures": report.images,
         "steps_per_epoch": report.steps_per_epoch,
         "steps": report.steps,
         "epochs": report.epochs,
-        "checkpoints": report.checkpoints,
+        "checkpoints": _each(terminal, report.checkpoints, report.disk.lora if report.disk else None),
         "samples": report.samples,
-        "disk": gigabytes(report.disk_bytes) if report.disk_bytes is not None else None,
-        "vram": vram,
+        "disk": _disk(terminal, report),
+        **_memories(terminal, request, report),
         "file": job.output / f"{job.lora_name}.safetensors",
     }
     table = Table.grid(padding=(0, 2))
@@ -161,3 +161,49 @@ def _show_numbers(terminal: Terminal, request: Request, report: Report) -> None:
     for role, file in job.models.items():
         table.add_row(Text(clean(role), "dim"), Text(clean(file.path)))
     print_aligned(terminal, table)
+
+
+def _each(terminal: Terminal, count: int | None, size: int | None) -> str | None:
+    if not count or size is None:
+        return None if count is None else str(count)
+    return terminal.say("each", count=count, size=gigabytes(size))
+
+
+def _disk(terminal: Terminal, report: Report) -> str | None:
+    """The whole and its parts, the largest first."""
+    import attrs
+
+    if report.disk is None or report.disk_bytes is None:
+        return None
+    sizes: dict[str, int | None] = attrs.asdict(report.disk)
+    known = sorted(((size, name) for name, size in sizes.items() if size), reverse=True)
+    parts = [terminal.say(f"disk_{name}", size=gigabytes(size)) for size, name in known]
+    return f"{gigabytes(report.disk_bytes)}: {', '.join(parts)}" if parts else None
+
+
+def _memories(terminal: Terminal, request: Request, report: Report) -> dict[str, str | None]:
+    """What the card and the machine need to have, and what they have."""
+    from cinderlora import gpu
+    from cinderlora.cost import machine
+
+    meant = None if report.vram_gb is None else terminal.say("meant_for", gb=f"{report.vram_gb:g}")
+    if request.trainer.is_rehearsal:
+        return {"vram": meant}
+    vram = meant if report.vram is None else _estimated(terminal, report.vram)
+    ram = None if report.ram is None else _estimated(terminal, report.ram)
+    found = {"vram": gpu.memory(), "ram": machine.memory()}
+    return {
+        key: said and "; ".join([said, *_found(terminal, found[key])])
+        for key, said in {"vram": vram, "ram": ram}.items()
+    }
+
+
+def _estimated(terminal: Terminal, estimate: Estimate) -> str:
+    figures = {name: f"{getattr(estimate, name):.1f}" for name in ("gb", "low", "high")}
+    return terminal.say("estimated", **figures)
+
+
+def _found(terminal: Terminal, memory: Memory | None) -> list[str]:
+    if memory is None:
+        return []
+    return [terminal.say("memory_found", there=f"{memory.total:.1f}", free=f"{memory.free:.1f}")]
