@@ -95,7 +95,7 @@ def test_a_program_gets_all_that_is_known(folder: Path, capsys: pytest.CaptureFi
     assert len(records) == len(FILES) + 5
     dev = records["flux1-dev-fp8.safetensors"]
     assert (dev["default"], dev["layout"], dev["precisions"]) == (True, "bfl", {"model": "fp8_e4m3fn"})
-    assert dev["parameters"] == {"model": 11_901_408_320} and len(dev["layers"]) > 3
+    assert dev["parameters"] == {"model": 11_901_408_320} and len(dev["layers"]["model"]) > 3
     assert [problem["code"] for problem in records["old.ckpt"]["problems"]] == ["model_pickle"]
     assert records["4x.safetensors"]["variant"] == "Upscaler (ESRGAN)"
 

@@ -73,7 +73,7 @@ def job_of(registry: Registry, kind: str, models: dict[str, ModelFile], **settin
 
 def test_a_lora_is_as_large_as_the_real_one(registry, folder):
     # sd-scripts 0.10.1 wrote 21,587,164 bytes for SDXL at dim 4 in bf16.
-    layers = scanned(registry, folder, "sdxl")["model"].layers
+    layers = scanned(registry, folder, "sdxl")["model"].layers["model"]
     assert file_bytes(layers, 4, "bf16") == pytest.approx(21_587_164, rel=0.01)
     assert file_bytes(layers, 4, None) == pytest.approx(2 * 21_587_164, rel=0.05)  # 32-bit floats
 
@@ -138,7 +138,7 @@ def test_footprints_are_those_of_the_published_files(registry, folder):
                 if file.role == "model" and file.variant == variant:
                     seen += 1
                     assert file.parameters["model"] == footprint.parameters["model"]
-                    assert layer_parameters(file.layers) == footprint.lora_parameters
+                    assert layer_parameters(file.layers["model"]) == footprint.lora_parameters
                     assert file.limits.get("blocks_to_swap", 0) == footprint.swappable
                 if file.role in footprint.encoders or file.role == footprint.vae:
                     assert file.parameters[file.role] == footprint.parameters[file.role]

@@ -96,6 +96,22 @@ def test_why_a_provoked_failure_failed(name: str, launched: bool) -> None:
     assert all(word in printed for line in diagnosis.evidence for word in line.split()), "lines may be wrapped there"
 
 
+@pytest.mark.parametrize(
+    ("name", "exit_code", "code"),
+    [
+        ("gpu-memory", -9, "cuda_out_of_memory"),
+        ("launched-killed", 1, "host_out_of_memory"),
+        ("interrupted", -9, "host_out_of_memory"),
+        ("terminated", -15, "killed"),
+    ],
+)
+def test_what_the_kernel_ended_for_lack_of_memory(name: str, exit_code: int, code: str) -> None:
+    """It counts what it ends, and says nothing of it in the log; other signals are not its own."""
+    diagnosis = found((FAILURES / f"{name}.log").read_bytes(), exit_code, oom_kills=1)
+    assert diagnosis.code == code and explains(diagnosis)
+    assert any("oom_kill" in line for line in diagnosis.evidence) is (code == "host_out_of_memory")
+
+
 # ---- one by one ----
 
 LOADING = "load_target_model"

@@ -16,7 +16,7 @@ import cinderlora_flux.scan as flux
 import cinderlora_sd3.scan as sd3
 import cinderlora_sdxl.scan as sdxl
 from cinderlora.models import Header, Tensor
-from cinderlora.types import Layer, ModelFile
+from cinderlora.types import Layer
 
 CHECKOUT = os.environ.get("CINDERLORA_SD_SCRIPTS")
 PYTHON = os.environ.get("CINDERLORA_SD_SCRIPTS_PYTHON", "python")
@@ -32,16 +32,24 @@ TRUE = {
     "clip_l": (72, 165_888),
     "clip_g": (192, 737_280),
     "t5xxl": (24 * 7, 24 * 75_776),
+    "sdxl_base/clip_l": (72, 165_888),
+    "sdxl_base/clip_g": (192, 737_280),
 }
 CLAIMS = {"sdxl": sdxl.scan, "sd3": sd3.scan, "clip_g": sd3.scan}
 
 
-def seen(name: str, dtype: str = "BF16", prefix: str = "") -> ModelFile:
+def tensors_of(name: str, dtype: str = "BF16") -> dict[str, Tensor]:
     known = json.loads(gzip.decompress((Path(__file__).parent / f"data/headers/{name}.json.gz").read_bytes()))
-    tensors = {prefix + tensor: Tensor(dtype, tuple(shape)) for tensor, shape in known["tensors"].items()}
+    return {tensor: Tensor(dtype, tuple(shape)) for tensor, shape in known["tensors"].items()}
+
+
+def seen(name: str, dtype: str = "BF16", prefix: str = "") -> tuple[Layer, ...]:
+    """The layers of a header's own part, or of another, as "header/role"."""
+    name, _, role = name.partition("/")
+    tensors = {prefix + tensor: shape for tensor, shape in tensors_of(name, dtype).items()}
     claim = next((claim for start, claim in CLAIMS.items() if name.startswith(start)), flux.scan)
     (file,) = claim([Header(path=Path(f"{name}.safetensors"), size=1, tensors=tensors)])
-    return file
+    return file.layers.get(role or file.role, ())
 
 
 def numbers(layers: Iterable[Layer]) -> tuple[int, int]:
@@ -61,11 +69,22 @@ def counted(layers: Iterable[Layer]) -> Counter[tuple[int, int, int]]:
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "F8_E4M3"])
 @pytest.mark.parametrize("name", TRUE)
 def test_the_layers_are_those_that_the_trainer_takes(name: str, dtype: str) -> None:
-    assert numbers(seen(name, dtype).layers) == TRUE[name]
+    assert numbers(seen(name, dtype)) == TRUE[name]
 
 
 def test_a_prefix_changes_nothing() -> None:
-    assert seen("flux_dev", prefix="model.diffusion_model.").layers == seen("flux_dev").layers
+    assert seen("flux_dev", prefix="model.diffusion_model.") == seen("flux_dev")
+
+
+def test_text_encoders_inside_a_checkpoint_have_theirs() -> None:
+    tensors = tensors_of("sd3_medium")
+    for role in ("clip_l", "clip_g", "t5xxl"):
+        tensors |= {f"text_encoders.{role}.transformer.{name}": t for name, t in tensors_of(role).items()}
+    (file,) = sd3.scan([Header(path=Path("sd3.safetensors"), size=1, tensors=tensors)])
+    assert {role: numbers(layers) for role, layers in file.layers.items()} == {
+        "model": TRUE["sd3_medium"],
+        **{role: TRUE[role] for role in ("clip_l", "clip_g", "t5xxl")},
+    }
 
 
 def test_what_diffusers_keeps_apart_is_counted_as_it_is_joined() -> None:
@@ -77,11 +96,11 @@ def test_what_diffusers_keeps_apart_is_counted_as_it_is_joined() -> None:
     ]
     tensors = {name: Tensor("BF16", (3072, 64 if name == "x_embedder.weight" else 3072)) for name in names}
     (file,) = flux.scan([Header(path=Path("flux.safetensors"), size=1, tensors=tensors)])
-    assert counted(file.layers) == counted(seen("flux_dev").layers)
+    assert counted(file.layers["model"]) == counted(seen("flux_dev"))
 
 
 def test_packed_weights_do_not_tell_their_layers() -> None:
-    assert seen("flux_dev", "U8").layers == ()
+    assert seen("flux_dev", "U8") == ()
 
 
 # Builds each model without weights and lets the trainer's module attach itself; [inputs, outputs, kernel] of each.
@@ -121,7 +140,11 @@ for name in ("sd3_medium", "sd35_medium"):
     found[name] = shapes(network.unet_loras)
 for number, name in ((1, "clip_l"), (2, "clip_g")):
     found[name] = shapes(m for m in network.text_encoder_loras if m.lora_name.startswith(f"lora_te{number}_"))
-found["sdxl_base"] = shapes(lora.LoRANetwork(encoders, unet, is_sdxl=True).unet_loras)
+network = lora.LoRANetwork(encoders, unet, is_sdxl=True)
+found["sdxl_base"] = shapes(network.unet_loras)
+for number, name in ((1, "clip_l"), (2, "clip_g")):
+    modules = [m for m in network.text_encoder_loras if m.lora_name.startswith(f"lora_te{number}_")]
+    found[f"sdxl_base/{name}"] = shapes(modules)
 print(json.dumps(found))
 """
 
@@ -132,5 +155,5 @@ def test_the_trainers_own_modules_say_the_same(data: Path) -> None:
     command = [PYTHON, "-W", "ignore", "-c", SCRIPT, str(data / "headers")]
     ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     for name, modules in json.loads(ended.stdout.splitlines()[-1]).items():
-        assert counted(seen(name).layers) == Counter(map(tuple, modules)), name
-        assert numbers(seen(name).layers) == TRUE[name]
+        assert counted(seen(name)) == Counter(map(tuple, modules)), name
+        assert numbers(seen(name)) == TRUE[name]

@@ -18,6 +18,7 @@ import cinderlora_sdxl.scan as sdxl
 from cinderlora.models import Header, HeaderCache, ModelLibrary, Tensor, scan
 from cinderlora.models.folders import extra_model_paths, find_model_files
 from cinderlora.models.hollow import write_hollow
+from cinderlora.serial import identity
 from cinderlora.types import ModelFile
 
 Scan = Callable[[Sequence[Header]], Iterator[ModelFile]]
@@ -113,8 +114,32 @@ def test_an_sdxl_folder_is_one_model_that_can_be_trained(tmp_path: Path) -> None
     assert (file.usable, file.problems, file.bundled) == (True, (), ("clip_l", "clip_g", "vae"))
     assert file.size == sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     assert file.parameters["clip_l"] == sum(tensor.parameters for tensor in tensors_of("clip_l").values())
-    assert {(layer.inputs, layer.outputs) for layer in file.layers} == {(640, 640), (2048, 640), (2048, 1280)}
+    assert {(layer.inputs, layer.outputs) for layer in file.layers["model"]} == {(640, 640), (2048, 640), (2048, 1280)}
     assert only("sdxl", folder) == file
+
+
+def test_a_folder_is_the_same_as_long_as_its_files_are(tmp_path: Path) -> None:
+    folder = sdxl_folder(tmp_path / "sdxl")
+    before = identity(folder)
+    assert before["size"] == only("sdxl", folder).size + (folder / "model_index.json").stat().st_size
+    (folder / "README.md").write_text("no part of the model")
+    assert identity(folder) == before
+    os.utime(folder / "unet/diffusion_pytorch_model.safetensors", (1, 1))  # another of that size, with its own time
+    assert identity(folder) != before
+
+
+def test_shards_are_the_same_as_long_as_all_of_them_are(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+    first.write_bytes(b"first")
+    second.write_bytes(b"second")
+    before = identity(first)
+    assert (before["path"], before["size"]) == (str(first), 11)
+    second.write_bytes(b"another")
+    assert identity(first) != before
+
+
+def test_of_a_model_that_is_not_there_the_path_is_kept(tmp_path: Path) -> None:
+    assert identity(tmp_path / "gone.safetensors") == {"path": str(tmp_path / "gone.safetensors")}
 
 
 def test_an_sdxl_folder_without_a_part_says_which(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ NEEDED = {
 
 pytestmark = [
     pytest.mark.sd_scripts,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not CHECKOUT, reason="CINDERLORA_SD_SCRIPTS names no checkout of sd-scripts"),
 ]
 
@@ -281,6 +281,10 @@ def training(old: str, new: str) -> Spoil:
     return lambda plan: edited(plan, "_training.toml", old, new)
 
 
+def also(lines: str) -> Spoil:
+    return training("network_dim = 4\n", f"network_dim = 4\n{lines}\n")
+
+
 PROVOKED: dict[str, Spoil] = {
     "dataset-type": data_set("[\n    128,\n    128,\n]", '"128,128"'),
     "dataset-key": data_set("batch_size = 1", "batch_size = 1\nno_such_key = 3"),
@@ -301,6 +305,13 @@ PROVOKED: dict[str, Spoil] = {
     "launched": lambda plan: launched(data_set("batch_size = 1", "batch_size = = 1")(plan)),
     "caption-empty": lambda plan: attrs.evolve(plan, files={**plan.files, "dataset/elena/003-elena_02.txt": ""}),
     "t5xxl-missing": lambda plan: edited(plan, "_training.toml", "t5xxl = ", "no_t5xxl = "),
+    "no-modules": also('network_args = ["train_block_indices=none"]'),
+    "prompts-missing": also('sample_prompts = "nowhere.txt"'),
+    "swap-too-many": also("blocks_to_swap = 20"),
+    "swap-with-offload": also("blocks_to_swap = 1\ncpu_offload_checkpointing = true"),
+    "model-is-a-folder": lambda plan: edited(
+        plan, "_training.toml", f'"{BENCH}/models/sd3_tiny.safetensors"', f'"{BENCH}/models"'
+    ),
     "module-of-another": training('"networks.lora_sd3"', '"networks.lora_flux"'),
     "learning-rate-0": training("learning_rate = 0.0001", "learning_rate = 0.0"),
     "memory": lambda plan: started_as(plan, "sh", "-c", 'ulimit -v 2097152; exec "$@"', "sh", *plan.argv),
@@ -311,7 +322,8 @@ PROVOKED: dict[str, Spoil] = {
     "text-cache-truncated": lambda plan: put(plan, OUTPUTS, an_archive()[:1000]),
     "text-cache-rubbish": lambda plan: put(plan, OUTPUTS, b"\xff" * 5000),
 }
-"""What to do to a plan; tests/data/failures has what comes of it, under the same names."""
+"""What to do to a plan; tests/data/failures has what comes of it, under the same names. `fp16` is only there: a picture
+takes the VAE three minutes in 16-bit floats on a CPU."""
 
 
 def assert_diagnosed(name: str, event) -> None:
@@ -424,6 +436,40 @@ def test_a_trainer_that_was_killed_is_diagnosed(registry, trainer, pictures, tmp
     assert event.exit_code == (1 if through is launched else -number)
     assert (event.diagnosis.code, event.diagnosis.params["signal"]) == ("killed", number.name)
     assert processes_of(training.folder) == []
+
+
+@pytest.fixture
+def small_memory():
+    """A control group whose processes have 512 MB of memory together, less than any training takes."""
+    folders = {"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"}
+    for folder, limit in folders.items():
+        group = Path(folder, f"cinderlora-{os.getpid()}")
+        try:
+            group.mkdir()
+            try:
+                (group / limit).write_text(str(2**29))
+            except OSError:
+                group.rmdir()
+                continue
+        except OSError:
+            continue
+        yield group
+        group.rmdir()  # which only works where nothing runs in it any more
+        return
+    pytest.skip("no control group with little memory can be made here")
+
+
+@pytest.mark.parametrize("through", [lambda plan: plan, launched], ids=["direct", "accelerate"])
+def test_what_the_kernel_ends_for_lack_of_memory_is_told_from_other_ends(
+    registry, trainer, pictures, tmp_path, small_memory, through
+):
+    plan = through(registry["sd3"].plan(short_job(registry, pictures, tmp_path), trainer))
+    join = f'echo $$ > {small_memory}/cgroup.procs; exec "$@"'
+    with launch(started_as(plan, "sh", "-c", join, "sh", *plan.argv), runs=tmp_path / "runs") as training:
+        *_, last = training
+    assert isinstance(last, Failed)
+    assert (last.exit_code, last.diagnosis.code) == (1 if through is launched else -9, "host_out_of_memory")
+    assert "oom_kill" in last.diagnosis.evidence[-1]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderlora import CheckpointSaved, Finished, Progress, Registry, SampleSaved, SdScripts
+from cinderlora import Adapter, CheckpointSaved, Finished, Job, Progress, Registry, SampleSaved, SdScripts
 from cinderlora.sd_scripts.config import job_buckets
 from cinderlora.sync import launch
 
@@ -24,7 +24,7 @@ MODELS = {
 
 pytestmark = [
     pytest.mark.sd_scripts,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not CHECKOUT, reason="CINDERLORA_SD_SCRIPTS names no checkout of sd-scripts"),
 ]
 
@@ -47,35 +47,50 @@ def several_sizes(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("model_type", MODELS)
-def test_what_is_predicted_comes_true(monkeypatch, several_sizes, tmp_path, model_type):
+@pytest.fixture
+def trainer(monkeypatch) -> SdScripts:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return SdScripts(CHECKOUT or "", python=PYTHON)
+
+
+def job_of(model_type: str, dataset: Path, output: Path, **settings) -> tuple[Adapter, Job]:
     models = {role: BENCH / f"models/{name}.safetensors" for role, name in MODELS[model_type].items()}
     missing = [path.name for path in models.values() if not path.exists()]
     if missing:
         pytest.skip(f"CINDERLORA_SD_SCRIPTS_BENCH has no {', '.join(missing)}")
-    adapter, trainer = Registry.from_installed()[model_type], SdScripts(CHECKOUT or "", python=PYTHON)
-    output = tmp_path / "out"
+    adapter = Registry.from_installed()[model_type]
     job = adapter.job(
         name="elena",
         trigger="elena",
-        dataset=several_sizes,
+        dataset=dataset,
         output=output,
         models=models,
         preset="16gb",
-        resolution=128 if model_type == "sdxl" else 256,  # below 256 all buckets are square
-        steps=6,
         repeats=1,
-        batch_size=2,
-        save_every=3,
-        save_state=True,
-        sample_every=3,
         sample_steps=1,
         optimizer="AdamW",  # there is no bitsandbytes without CUDA
         network_dim=8,
         fp8_base=False,
         blocks_to_swap=0,
         extra={"tokenizer_cache_dir": str(BENCH / "tokenizers")},
+        **settings,
+    )
+    return adapter, job
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_what_is_predicted_comes_true(trainer, several_sizes, tmp_path, model_type):
+    output = tmp_path / "out"
+    adapter, job = job_of(
+        model_type,
+        several_sizes,
+        output,
+        resolution=128 if model_type == "sdxl" else 256,  # below 256 all buckets are square
+        steps=6,
+        batch_size=2,
+        save_every=3,
+        save_state=True,
+        sample_every=3,
     )
     report = adapter.check(job, trainer, runs=tmp_path / "runs")
     assert not report.errors
@@ -121,3 +136,22 @@ def test_what_is_predicted_comes_true(monkeypatch, several_sizes, tmp_path, mode
         print(f"| {what} | {size} | {found} |")
         assert size == pytest.approx(found, rel=tolerance), what
     assert report.disk_bytes == pytest.approx(size_of(output.rglob("*")) + caches, rel=0.05)
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_with_the_text_encoders_a_lora_is_larger(trainer, several_sizes, tmp_path, model_type):
+    settings = {"steps": 2, "save_every": 0, "save_state": True, "sample_every": 0, "resolution": 128, "batch_size": 1}
+    encoders = {"train_text_encoder": True, "cache_text_encoders": model_type != "sdxl"}  # SDXL's cannot be cached then
+    adapter, job = job_of(model_type, several_sizes, tmp_path / "out", **settings | encoders)
+    disk = adapter.check(job, trainer).disk
+    with launch(adapter.plan(job, trainer), runs=tmp_path / "runs") as run:
+        *_, last = run
+    assert isinstance(last, Finished), last
+    log = (run.folder / "output.log").read_text(encoding="utf-8")
+    modules = [int(count) for count in re.findall(r"enable LoRA for (?:text encoder|U-Net): (\d+) modules", log)]
+    written, states = last.result.lora.stat().st_size, size_of((tmp_path / "out/cg_elena-state").iterdir())
+    print(f"\n| {model_type} | modules {modules} | LoRA {disk.lora} / {written} | state {disk.states} / {states} |")
+    assert modules[0] and modules[1]
+    assert disk.lora == pytest.approx(written, rel=0.05)
+    assert disk.states == pytest.approx(states, rel=0.05)
+    assert disk.caches == pytest.approx(size_of(run.folder.rglob("*.npz")), rel=0.05)

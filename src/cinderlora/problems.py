@@ -51,7 +51,7 @@ class Diagnosis:
     """Why a run failed: the cause, the lines that show it, and what to do.
 
     `changes` are settings that are likely to cure it: `job.evolve(**diagnosis.changes)`. `params` are the values in
-    the texts. Codes: `docs/errors.md`.
+    the texts. Codes: `docs/reference/errors.md`.
     """
 
     code: str
@@ -90,6 +90,8 @@ class Report:
     steps: int | None = None
     epochs: int | None = None
     """Passes over the data set for the wanted steps, the last one perhaps partial."""
+    processes: int = 1
+    """Processes that train at once, one on each GPU: a step takes so many batches, times the gradient accumulation."""
     checkpoints: int | None = None
     """LoRA files that will be written on the way, without the final one."""
     samples: int | None = None

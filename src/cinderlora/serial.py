@@ -315,10 +315,14 @@ def _unstructure_any(value: Any) -> Any:
 
 
 def identity(file: ModelFile | Path) -> dict[str, Any]:
-    """What tells later whether a file is still the same: path, bytes, time of the last change (ns)."""
+    """What tells later whether a model is still the same: path, bytes, time of the last change (ns), and for a folder
+    or a set of shards the same of each file in it, as `parts`. The path alone where there is nothing."""
+    from cinderlora.models.folders import find_model_files
+
     path = file.path if isinstance(file, ModelFile) else file
-    try:
-        stat = path.stat()
-    except OSError:
+    parts = [found._asdict() for found in find_model_files(path)[0]]
+    if not parts:
         return {"path": str(path)}
-    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    size, changed = sum(part["size"] for part in parts), max(part["mtime_ns"] for part in parts)
+    one = {"path": str(path), "size": size, "mtime_ns": changed}
+    return one | ({"parts": parts} if len(parts) > 1 else {})

@@ -24,6 +24,7 @@ __all__ = [
     "Failure",
     "Footprint",
     "Job",
+    "Launcher",
     "Layer",
     "Link",
     "LoraFacts",
@@ -238,45 +239,65 @@ class Settings:
     batch_size: int | None = _setting(
         "int", "Batch size", "Batch-Größe", minimum=1, maximum=1024, low=1, high=8, step=1
     )
+    """Pictures in one batch, all of one bucket."""
     steps: int | None = _setting(
         "int", "Training steps", "Training Steps", minimum=1, low=500, high=5000, step=50, advanced=False
     )
+    """Optimizer steps in all."""
     repeats: int | None = _setting("int", "Dataset repeats", "Dataset Repeats", minimum=1, low=1, high=30, step=1)
+    """How often each picture counts in an epoch; a folder `<repeats>_<words>` has its own."""
     network_dim: int | None = _setting("int", "Network dim", "Network Dim", minimum=1, low=4, high=64, step=4)
     """The LoRA's rank: how much it can hold, and how large its file is."""
     network_alpha: float | None = _setting("float", "Network alpha", "Network Alpha", minimum=0, low=1, high=64, step=1)
     """The LoRA's scale, as alpha / dim; half the dim where unset."""
     network_module: str | None = _setting("str", "Network module", "Network-Modul")
+    """The trainer's module that makes the LoRA; the model type's own where unset."""
     network_args: tuple[str, ...] | None = _setting("strs", "Network arguments", "Network-Argumente")
     """For the network module, each "key=value"."""
     optimizer: str | None = _setting("str", "Optimizer", "Optimizer", advanced=False)
+    """By the trainer's name for it: AdamW8bit, AdamW, Adafactor, Prodigy, ..."""
     optimizer_args: tuple[str, ...] | None = _setting("strs", "Optimizer arguments", "Optimizer-Argumente")
     """For the optimizer, each "key=value"; those the optimizer is known to want where unset."""
     learning_rate: float | None = _setting("float", "Learning rate", "Lernrate", minimum=0, low=1e-6, high=1.0)
     """Where unset, it follows from the optimizer: 1.0 for Prodigy, 1e-4 for others."""
     lr_scheduler: str | None = _setting("str", "Scheduler", "Scheduler")
+    """By the trainer's name for it; `constant` where unset, for Adafactor `constant_with_warmup`."""
     lr_warmup_steps: int | None = _setting(
         "int", "Warm-up steps", "Warm-up-Schritte", minimum=0, low=0, high=500, step=10
     )
+    """Steps in which the learning rate rises to its value, where the scheduler has a warm-up."""
     max_grad_norm: float | None = _setting("float", "Gradient clipping", "Gradient Clipping", minimum=0)
+    """Gradients are scaled down to this norm. 0 switches it off, and so does Adafactor."""
     gradient_accumulation: int | None = _setting(
         "int", "Gradient accumulation", "Gradient Accumulation", minimum=1, low=1, high=16, step=1
     )
+    """Batches whose gradients are added up for one optimizer step."""
     gradient_checkpointing: bool | None = _setting("bool", "Gradient checkpointing", "Gradient Checkpointing")
+    """Calculates parts of a step twice, to save GPU memory."""
     mixed_precision: str | None = _setting("str", "Mixed precision", "Mixed Precision", choices=("no", "fp16", "bf16"))
+    """What is calculated with; no: 32 bits."""
     save_precision: str | None = _setting(
         "str", "Save precision", "Speicher-Präzision", choices=("float", "fp16", "bf16")
     )
+    """How the LoRA's numbers are kept in its file."""
     fp8_base: bool | None = _setting("bool", "FP8 base model", "FP8-Basismodell")
+    """Keeps the base model in 8 bits, to save GPU memory."""
     blocks_to_swap: int | None = _setting("int", "Blocks to swap", "Blocks to Swap", minimum=0, low=0, high=36, step=1)
     """Transformer blocks kept in system memory to save GPU memory."""
     cache_latents: bool | None = _setting("bool", "Cache latents", "Latents cachen")
+    """Pictures go through the VAE once, before the training; what comes of it is kept in the run folder."""
     cache_text_encoders: bool | None = _setting("bool", "Cache text encoder outputs", "Text-Encoder-Ausgaben cachen")
+    """Captions go through the text encoders once, before the training."""
     train_text_encoder: bool | None = _setting("bool", "Train the text encoder", "Text-Encoder trainieren")
+    """Trains the text encoder as well."""
     shuffle_caption: bool | None = _setting("bool", "Shuffle captions", "Captions mischen")
+    """Changes the order of a caption's parts, which commas separate, every time."""
     flip_aug: bool | None = _setting("bool", "Flip pictures", "Bilder spiegeln")
+    """Mirrors pictures at random."""
     caption_extension: str | None = _setting("str", "Caption extension", "Caption-Endung")
+    """The ending of the caption files."""
     enable_bucket: bool | None = _setting("bool", "Aspect ratio buckets", "Seitenverhältnis-Buckets")
+    """Sorts pictures into buckets by their aspect ratio, instead of cutting all to a square."""
     bucket_no_upscale: bool | None = _setting("bool", "Never enlarge pictures", "Bilder nie vergrößern")
     """Where unset: so for resolutions of 256 and more."""
     bucket_step: int | None = _setting("int", "Bucket step", "Bucket-Schritt", minimum=1, low=32, high=128, step=32)
@@ -284,27 +305,35 @@ class Settings:
     workers: int | None = _setting(
         "int", "Data loader workers", "Data-Loader-Prozesse", minimum=0, low=0, high=8, step=1
     )
+    """Processes that load pictures."""
     seed: int | None = _setting("int", "Seed", "Seed", minimum=0, maximum=2**32 - 1)
+    """Where chance begins: the order of the pictures, the noise, the samples."""
     save_every: int | None = _setting("int", "Save every", "Save Every", minimum=0, low=100, high=1000, step=50)
     """Steps between checkpoints; 0 for none on the way."""
     save_state: bool | None = _setting("bool", "Save the training state", "Trainingszustand speichern")
+    """Leaves with every checkpoint, and at the end, what resuming wants."""
     sample_every: int | None = _setting("int", "Sample every", "Sample Every", minimum=0, low=0, high=1000, step=50)
     """Steps between sample pictures; 0 for none."""
     sample_prompt: str | None = _setting("str", "Sample prompt", "Sample Prompt")
     """One line. `{trigger}` stands for the trigger word; `--w --h --s --d --l --g --n` are sd-scripts' own options."""
     sample_sampler: str | None = _setting("str", "Sampler", "Sampler")
+    """By the trainer's name for it."""
     sample_steps: int | None = _setting("int", "Sample steps", "Sample-Steps", minimum=1, low=10, high=50, step=1)
+    """Steps in which a sample is drawn."""
     sample_scale: float | None = _setting("float", "Sample CFG scale", "Sample CFG-Scale", minimum=0)
+    """How much a sample follows its prompt (classifier-free guidance)."""
     sample_guidance: float | None = _setting("float", "Sample guidance", "Sample-Guidance", minimum=0)
     """The distilled guidance of FLUX; other models have none."""
     sample_at_first: bool | None = _setting("bool", "Sample before training", "Vor dem Training samplen")
+    """Draws samples before the first step, too."""
     output_prefix: str | None = _setting("str", "Output prefix", "Ausgabe-Präfix")
     """What the LoRA's file name begins with, before the character's name."""
     author: str | None = _setting("str", "Author", "Autor")
     """Goes into the LoRA's metadata, as `comment` does."""
     comment: str | None = _setting("str", "Comment", "Kommentar")
     """Where unset: the version of cinderlora and the preset."""
-    extra: FrozenDict = _setting("table", "Further trainer arguments", "Weitere Trainer-Argumente")
+    extra: Mapping[str, Any] = _setting("table", "Further trainer arguments", "Weitere Trainer-Argumente")
+    """Any of the trainer's arguments, by its own name; they go over everything else."""
 
     def __attrs_post_init__(self) -> None:
         # Here and not as a validator of each field: those would double what importing this module costs.
@@ -408,8 +437,8 @@ class ModelFile:
 
     `layout` says whose names its tensors have ("bfl", "diffusers", "comfyui", ...). `parameters` and `precisions` say
     for each part inside it, by role, how many numbers it holds and how most of them are kept; `"model.rest"` among the
-    precisions says how the rest is ("bf16+fp32"), where a part is mixed. `layers` are those of its own part that a
-    LoRA is trained on: what the size of the LoRA's file follows from.
+    precisions says how the rest is ("bf16+fp32"), where a part is mixed. `layers` are those of each part, by role, that
+    a LoRA is trained on where that part is: what the size of the LoRA's file follows from.
     """
 
     path: Path = field(converter=Path)
@@ -423,7 +452,7 @@ class ModelFile:
     layout: str = ""
     parameters: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
     precisions: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
-    layers: tuple[Layer, ...] = field(default=(), converter=as_tuple)
+    layers: Mapping[str, tuple[Layer, ...]] = field(factory=FrozenDict, converter=FrozenDict)
 
     @property
     def usable(self) -> bool:
@@ -508,6 +537,17 @@ class Job:
 
 
 @frozen(kw_only=True)
+class Launcher:
+    """How a stage is run by several processes at once, each on a GPU of its own."""
+
+    argv: tuple[str, ...] = field(converter=as_tuple)
+    """The command line that starts them. Its parts "{processes}" (in all), "{machines}", "{machine_rank}", "{address}"
+    and "{port}" (of the machine with rank 0) are filled in."""
+    one_machine: str = ""
+    """Where the processes have to be on one machine: the code of the text that says why."""
+
+
+@frozen(kw_only=True)
 class Stage:
     """One process of a run. `cwd` is relative to the run folder (".") or absolute; `env` is added to ours."""
 
@@ -515,6 +555,10 @@ class Stage:
     argv: tuple[str, ...] = field(converter=as_tuple)
     env: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
     cwd: str = "."
+    launcher: Launcher | None = None
+    """How several GPUs train at once; None: they cannot."""
+    processes: int = 1
+    """How many processes `argv` starts on this machine: one per GPU. `launch` fills it in."""
 
 
 @frozen
@@ -569,6 +613,8 @@ class Plan:
     """What is worth knowing while it runs: a follower hears of it as `Warned`."""
     zero_at_start: tuple[str, ...] = field(default=(), converter=as_tuple)
     rehearsal: bool = False
+    assists: bool = False
+    """It takes part in a training whose LoRA another machine writes. `launch` fills it in."""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -633,6 +679,11 @@ class Result:
     samples: tuple[Path, ...] = field(default=(), converter=as_tuple)
     rehearsal: bool = False
     """True for the built-in miniature: this LoRA is for practice only."""
+    ram_peak_bytes: int | None = None
+    """The most memory that one process of the trainer had; None where that was not measured."""
+    vram_peak_bytes: int | None = None
+    """The most GPU memory that its processes were seen to hold together, looked at every ten seconds; None where
+    NVIDIA's library could not tell."""
 
 
 @frozen(kw_only=True)
@@ -656,3 +707,5 @@ class Failure:
     lora: LoraFacts | None = None
     """None where only a log is there to judge by."""
     settings: Settings | None = None
+    oom_kills: int = 0
+    """Processes that the kernel ended for lack of memory while it ran, of the whole machine."""

@@ -16,6 +16,7 @@ from cinderlora.cli.terminal import Terminal, clean, gigabytes
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from cinderlora.adapter import Adapter
     from cinderlora.dataset import BucketPlan, Dataset
     from cinderlora.problems import Problem
     from cinderlora.types import Job
@@ -64,7 +65,7 @@ def dataset(
     if path is None:
         return _list(terminal, caption_extension)
     path = _found(path.expanduser(), terminal.config.datasets)
-    job = _job(path, **wanted)
+    job, adapter = _job(path, **wanted)
     _can_be_drawn(sheet)
     with counting(terminal, "decoding") as progress:
         seen = inspect_dataset(
@@ -74,7 +75,7 @@ def dataset(
             decode=can_decode() if decode is None else decode,
             progress=progress,
         )
-    plan, problems = _sorted(seen, job)
+    plan, problems = _sorted(seen, job, adapter)
     if sheet is not None:
         _draw(terminal, seen, plan, sheet)
     if terminal.json:
@@ -92,21 +93,23 @@ def _found(path: Path, datasets: Path | None) -> Path:
     return path
 
 
-def _job(path: Path, model_type: str | None, preset: str | None, **settings: Any) -> Job:
-    """The job whose buckets are shown."""
+def _job(path: Path, model_type: str | None, preset: str | None, **settings: Any) -> tuple[Job, Adapter | None]:
+    """The job whose buckets are shown, and its model type where one was named."""
     from cinderlora.types import Job, Settings
 
     given = {name: value for name, value in settings.items() if value is not None}
     if model_type is None and preset is None:
         own = Settings(**{"resolution": 512, "enable_bucket": True, **given})
-        return Job(model_type="", name="", trigger="", dataset=path, output=Path(), settings=own)
+        return Job(model_type="", name="", trigger="", dataset=path, output=Path(), settings=own), None
     from cinderlora.errors import UnknownName
     from cinderlora.registry import Registry
 
     registry = Registry.from_installed()
     if model_type is None:
         raise UnknownName("model_type_missing", known=sorted(registry))
-    return registry[model_type].job(name="", trigger="", dataset=path, output=Path(), preset=preset or "auto", **given)
+    adapter = registry[model_type]
+    given |= {"name": "", "trigger": "", "dataset": path, "output": Path()}
+    return adapter.job(preset=preset or "auto", **given), adapter
 
 
 def _can_be_drawn(sheet: Path | None) -> None:
@@ -122,23 +125,25 @@ def _can_be_drawn(sheet: Path | None) -> None:
         raise SettingError("option_form", option="--sheet", value=repr(str(sheet)), expected="--sheet FILE.png")
 
 
-def _sorted(seen: Dataset, job: Job) -> tuple[BucketPlan | None, list[Problem]]:
-    """The bucket plan, and all problems with those that it shows; errors first."""
+def _sorted(seen: Dataset, job: Job, adapter: Adapter | None) -> tuple[BucketPlan | None, list[Problem]]:
+    """The bucket plan, and all problems with those that it shows; errors first. It is that of the model type's trainer,
+    or sd-scripts'."""
     from cinderlora.dataset import difference_problems, size_problems
     from cinderlora.errors import SettingError
     from cinderlora.problems import Problem
-    from cinderlora.sd_scripts.config import derived, job_buckets
+    from cinderlora.sd_scripts.config import job_buckets
 
+    trainer = adapter and adapter.trainer_type("")
     plan: BucketPlan | None = None
     more: list[Problem] = []
     if seen.sizes:
         try:
-            plan = job_buckets(job, seen)
-            more += size_problems(seen, plan)
+            plan = trainer.buckets(adapter.type, job, seen) if adapter and trainer else job_buckets(job, seen)
+            more += size_problems(seen, plan) if plan else ()
         except SettingError as error:
             more.append(Problem(error.code, error.params))
-    if job.model_type:  # only then does somebody want these settings
-        more += difference_problems(seen, derived(job.settings))
+    if trainer:  # only then does somebody want these settings
+        more += difference_problems(seen, trainer.completed(job.settings))
     return plan, sorted([*seen.problems, *more], key=lambda problem: problem.severity != "error")
 
 

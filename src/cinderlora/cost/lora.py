@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from cinderlora.types import Footprint, Layer, ModelFile, ModelType, Settings
 
@@ -31,10 +32,14 @@ def lora_layers(kind: ModelType, models: Mapping[str, ModelFile], settings: Sett
     if settings.train_text_encoder:
         footprint = kind.footprint(models["model"].variant if "model" in models else "")
         roles += [role for role in footprint.encoders if role not in footprint.as_stored] if footprint else []
-    files = [models.get(role) for role in roles]
-    if not all(file is not None and file.layers for file in files):
-        return None
-    return tuple(layer for file in files if file is not None for layer in file.layers)
+    parts = [_layers_of(role, models) for role in roles]
+    return tuple(chain.from_iterable(parts)) if all(parts) else None
+
+
+def _layers_of(role: str, models: Mapping[str, ModelFile]) -> tuple[Layer, ...]:
+    """Those of a part, by the header of the file that has it, its own or the model's."""
+    files = (models.get(role), models.get("model"))
+    return next((file.layers[role] for file in files if file is not None and role in file.layers), ())
 
 
 def lora_parameters(layers: Iterable[Layer] | None, footprint: Footprint, settings: Settings) -> int:

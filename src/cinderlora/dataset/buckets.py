@@ -65,13 +65,14 @@ class BucketPlan:
         """The places, in what was given, of the sizes that sd-scripts fails on."""
         return tuple(i for i, fit in enumerate(self.fits) if fit is None)
 
-    def steps_per_epoch(self, gradient_accumulation: int = 1) -> int:
-        """Optimizer steps per pass over the data set; the last one may have fewer batches."""
-        return math.ceil(self.batches / gradient_accumulation)
+    def steps_per_epoch(self, gradient_accumulation: int = 1, processes: int = 1) -> int:
+        """Optimizer steps per pass over the data set; the last one may have fewer batches. Several processes take
+        turns at the batches, each with as many (accelerate fills up what is missing)."""
+        return math.ceil(math.ceil(self.batches / processes) / gradient_accumulation)
 
-    def epochs(self, steps: int, gradient_accumulation: int = 1) -> int:
+    def epochs(self, steps: int, gradient_accumulation: int = 1, processes: int = 1) -> int:
         """Passes over the data set for so many steps, the last one perhaps partial; 0 where there are no pictures."""
-        per_epoch = self.steps_per_epoch(gradient_accumulation)
+        per_epoch = self.steps_per_epoch(gradient_accumulation, processes)
         return math.ceil(steps / per_epoch) if per_epoch else 0
 
 

@@ -23,6 +23,11 @@ _FLOATS = ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3fn", "fp8_e5m2", "fp8_scaled
 _CLIP = "text_model.embeddings.token_embedding.weight"
 _CLIP_POSITIONS = "text_model.embeddings.position_embedding.weight"
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
+# The layers of CLIP and T5 as transformers names them, and of CLIP as OpenCLIP does.
+_ENCODER = re.compile(
+    r"(?:transformer\.)?(?:text_model\.encoder\.layers|encoder\.block)\.|model\.transformer\.resblocks\."
+)
+_JOINED = ".attn.in_proj_weight"
 _LORA = (
     ".lora_down.weight",
     ".lora_up.weight",
@@ -53,7 +58,8 @@ def model_file(
 
     How much each part holds and how that is kept is counted here, and what forbids its use for that is added to the
     problems. `precisions` has one word for each part, and under `"<role>.rest"` how the rest of it is kept where that
-    is mixed: `{"model": "fp8_e4m3fn", "model.rest": "bf16+fp32"}`.
+    is mixed: `{"model": "fp8_e4m3fn", "model.rest": "bf16+fp32"}`. `layers` are those of its own part that a LoRA is
+    trained on; those of the text encoders inside are found here.
     """
     inside = inside or {}
     parts = {role: header.tensors.part(prefix)} if header.tensors else {}
@@ -66,6 +72,7 @@ def model_file(
             precisions[f"{name}.rest"] = "+".join(part.others)
     problems = list(problems)
     problems += [p for p in precision_problems(header, precision) if p not in problems]
+    trained = {role: tuple(layers)} | {other: _encoder_layers(header.tensors, start) for other, start in inside.items()}
     return ModelFile(
         path=header.path,
         role=role,
@@ -78,7 +85,7 @@ def model_file(
         layout=layout,
         parameters={name: part.parameters for name, part in parts.items()},
         precisions=precisions,
-        layers=layers if precision in _FLOATS else (),
+        layers={name: found for name, found in trained.items() if found and precisions.get(name) in _FLOATS},
     )
 
 
@@ -112,13 +119,28 @@ def _one_file(header: Header) -> tuple[Problem, ...]:
     return (problem(header, "model_sharded", parts=len(header.parts)),) if header.parts else ()
 
 
-def _encoder_layers(header: Header) -> tuple[Layer, ...]:
-    """Those of the attention and of the MLPs; T5's table of relative positions is none."""
-    return header.tensors.once("encoder layers", lambda: lora_layers(header.tensors, _in_an_encoder))
+def _encoder_layers(tensors: Tensors, prefix: str = "") -> tuple[Layer, ...]:
+    """Those of a text encoder below a prefix that a LoRA is trained on: of its attention and of its MLPs.
 
+    OpenCLIP keeps queries, keys and values as one matrix, which sd-scripts takes apart; T5's table of relative
+    positions is none.
+    """
 
-def _in_an_encoder(name: str) -> bool:
-    return name.startswith(("text_model.encoder.layers.", "encoder.block.")) and "relative_attention" not in name
+    def wanted(name: str) -> bool:
+        if not name.startswith(prefix) or "relative_attention" in name:
+            return False
+        return _ENCODER.match(name, len(prefix)) is not None
+
+    def found() -> tuple[Layer, ...]:
+        joined = Counter(
+            tensor.shape
+            for name, tensor in tensors.items()
+            if name.endswith(_JOINED) and len(tensor.shape) == 2 and wanted(name)
+        )
+        taken_apart = (Layer(inputs, outputs // 3, 3 * count) for (outputs, inputs), count in joined.items())
+        return (*lora_layers(tensors, wanted), *taken_apart)
+
+    return tensors.once(f"encoder layers {prefix}", found)
 
 
 def clip_l(header: Header) -> ModelFile | None:
@@ -129,7 +151,9 @@ def clip_l(header: Header) -> ModelFile | None:
     positions = header.tensors.shape(_CLIP_POSITIONS)
     if positions is not None and positions != (77, 768):  # LongCLIP has 248; sd-scripts builds 77
         problems.append(problem(header, "model_variant", variant=f"LongCLIP ({positions[0]} tokens)"))
-    return model_file(header, "clip_l", layout="transformers", layers=_encoder_layers(header), problems=problems)
+    return model_file(
+        header, "clip_l", layout="transformers", layers=_encoder_layers(header.tensors), problems=problems
+    )
 
 
 def clip_g(header: Header) -> ModelFile | None:
@@ -139,7 +163,9 @@ def clip_g(header: Header) -> ModelFile | None:
     problems = list(_one_file(header))
     if "text_projection.weight" not in header.tensors:
         problems.append(problem(header, "model_incomplete", missing="text_projection.weight"))
-    return model_file(header, "clip_g", layout="transformers", layers=_encoder_layers(header), problems=problems)
+    return model_file(
+        header, "clip_g", layout="transformers", layers=_encoder_layers(header.tensors), problems=problems
+    )
 
 
 def t5xxl(header: Header) -> ModelFile | None:
@@ -149,7 +175,7 @@ def t5xxl(header: Header) -> ModelFile | None:
     if header.tensors.shape("shared.weight") != (32128, 4096) or header.tensors.shape(_T5) != (4096, 4096):
         return None
     return model_file(
-        header, "t5xxl", layout="transformers", layers=_encoder_layers(header), problems=_one_file(header)
+        header, "t5xxl", layout="transformers", layers=_encoder_layers(header.tensors), problems=_one_file(header)
     )
 
 

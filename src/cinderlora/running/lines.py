@@ -72,14 +72,11 @@ class LineSplitter:
         data = self._rest = self._rest + chunk
         size, at, searched = len(data), 0, self._searched  # what was searched holds no line end
         offset = self._offset
-        lines: list[Line] = []
         while at < size:
             first = data[at]
             if first in _LINE_ENDS:
                 if first == _NEWLINE and not self._after_cr and not self._after_bar:
-                    self._close_record(lines)  # an empty line is no part of a record; the middle of \r\n is no line
-                    yield from lines
-                    lines.clear()
+                    yield from self._close_record()  # an empty line is part of none; the middle of \r\n is no line
                 self._after_cr, self._after_bar = first == _RETURN, False
                 at += 1
                 continue
@@ -88,18 +85,18 @@ class LineSplitter:
             stop = searched = end.start() if end else min(size, limit)
             bar = _BAR.match(data, at) if data.find(b"]", at, stop) >= 0 else None
             if bar is not None:
-                self._close_record(lines)
-                self._at = at = bar.end()
+                if self._record is not None:
+                    yield from self._close_record()
+                self._at = bar.end()
                 self._after_cr, self._after_bar = False, True
-                lines.append(Line(_bar_text(bar[1]), offset + at, True))
+                yield Line(_bar_text(bar[1]), offset + self._at, True)
             elif end is None and stop < limit:
                 break
             else:
-                self._physical(data[at:stop], offset + stop, lines)
+                lines = self._physical(data[at:stop], offset + stop)
                 self._after_cr, self._after_bar = end is not None and data[stop] == _RETURN, False
                 self._at = stop if end is None else stop + 1
-            yield from lines
-            lines.clear()
+                yield from lines
             at = self._at
         self._rest, self._offset, self._searched, self._at = data[at:], offset + at, max(searched - at, 0), 0
 
@@ -118,35 +115,33 @@ class LineSplitter:
         """What is left when the output has ended."""
         lines: list[Line] = []
         if self._rest:
-            self._physical(self._rest, self._offset + len(self._rest), lines)
+            lines = self._physical(self._rest, self._offset + len(self._rest))
             self._offset += len(self._rest)
             self._rest, self._searched = b"", 0
-        self._close_record(lines)
-        return lines
+        return lines + self._close_record()
 
-    def _physical(self, raw: bytes, end: int, lines: list[Line]) -> None:
-        """Take one line as it was printed, or what followed a bar on it."""
+    def _physical(self, raw: bytes, end: int) -> list[Line]:
+        """Take one line as it was printed, or what followed a bar on it; gives what is complete with it."""
         text = raw.decode("utf-8", "replace")
         if not text.isprintable():
             text = _TERMINAL.sub("", _CLEARED.sub("", text, count=1))
         text = text.rstrip()
         head = _RECORD.match(text)
         place = text.rpartition(" ")[2]
-        if head is not None and _PLACE.fullmatch(place):
-            self._close_record(lines)
+        begins = head is not None and _PLACE.fullmatch(place)
+        if not begins and self._record is not None and not self._after_bar and self._record.continues_with(text):
+            return self._record.take(text[_MESSAGE:], end)
+        lines = self._close_record()
+        if head is not None and begins:
             self._record = _Record(head["level"].rstrip(), text[head.end() : -len(place)], end)
-        elif self._record is not None and not self._after_bar and self._record.continues_with(text):
-            self._record.take(text[_MESSAGE:], end, lines)
-        else:
-            self._close_record(lines)
-            if text and not text.isspace():
-                text = text.lstrip() if self._after_bar else text
-                lines.append(Line(text, end, "%|" in text and _CUT_BAR.match(text) is not None))
+        elif text and not text.isspace():
+            text = text.lstrip() if self._after_bar else text
+            lines.append(Line(text, end, "%|" in text and _CUT_BAR.match(text) is not None))
+        return lines
 
-    def _close_record(self, lines: list[Line]) -> None:
-        if self._record is not None:
-            self._record.flush(lines)
-            self._record = None
+    def _close_record(self) -> list[Line]:
+        record, self._record = self._record, None
+        return [] if record is None else record.flush()
 
 
 def _bar_text(raw: bytes) -> str:
@@ -186,25 +181,26 @@ class _Record:
         row = text[_MESSAGE:]
         return not text or (text[:_MESSAGE].isspace() and 0 < _cells(row) <= self._width)
 
-    def take(self, row: str, end: int, lines: list[Line]) -> None:
+    def take(self, row: str, end: int) -> list[Line]:
         """Add the next row; gives the line of the message that ended before it, if one did."""
+        lines: list[Line] = []
         if not self._text or not row or row[0] == " " or self._had_room_for(row) or len(self._text) > LONGEST:
-            self.flush(lines)
+            lines = self.flush()
             self._text = row
         elif " " not in self._row.lstrip() and _cells(self._row) + _cells(row[0]) > self._width:
             self._text += row
         else:
             self._text += " " + row
         self._row, self._end = row, end
+        return lines
 
     def _had_room_for(self, row: str) -> bool:
         return _cells(self._row) + 1 + _cells(row.partition(" ")[0]) <= self._width
 
-    def flush(self, lines: list[Line]) -> None:
-        """Give the line put together so far."""
-        if self._text.strip():
-            lines.append(Line(self._text, self._end, False, self.level))
-        self._text = ""
+    def flush(self) -> list[Line]:
+        """The line put together so far, if there is one."""
+        text, self._text = self._text, ""
+        return [Line(text, self._end, False, self.level)] if text.strip() else []
 
 
 def _cells(text: str) -> int:

@@ -35,17 +35,21 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def checkout_arguments(checkout: Path, script: str, *, folder: Path | None = None) -> Arguments | None:
+def checkout_arguments(
+    checkout: Path, script: str, *, root: Path | None = None, folder: Path | None = None
+) -> Arguments | None:
     """The arguments of a script of a checkout; None where they cannot be read from it.
 
-    `folder` is where results are kept, by default the user's cache folder. One that cannot be used is done without.
+    `root` is the folder that the script imports its modules from, by default the one it lies in. `folder` is where
+    results are kept, by default the user's cache folder; one that cannot be used is done without.
     """
-    root = (checkout / script).absolute().parent
-    place = hashlib.sha256(str(root / script).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    path = (checkout / script).absolute()
+    root = path.parent if root is None else root.absolute()
+    place = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     kept = (folder or cache_folder()) / "arguments" / f"{place}.json"
     found = _kept(kept, root)
     if found is None:
-        found, files = _read(root, Path(script).name)
+        found, files = _read(root, path.relative_to(root).as_posix())
         if found is not None:
             _keep(kept, found, files)
     return found

@@ -3,7 +3,7 @@
 sd-scripts puts the keys of its training TOML on the namespace as they are: unknown ones are ignored, and types and
 choices are not looked at, so that a mistake shows after minutes of loading or never. That is why it is looked at here.
 
-What a script takes is read from the checkout that will run it. Where there is none, the data in `arguments/` serves:
+What a script takes is read from the checkout that will run it. Where there is none, `arguments.json` serves:
 the parsers of sd-scripts 48d368fa (v0.10.1).
 """
 
@@ -13,13 +13,10 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cinderlora.names import nearest
 from cinderlora.problems import Problem
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 __all__ = ["Arguments", "argument_problems", "known_arguments"]
 
@@ -83,20 +80,25 @@ def known_arguments(script: str, checkout: Path | None = None) -> Arguments | No
 
 @cache
 def _shipped(script: str) -> Arguments | None:
-    file = _folder() / (script.removesuffix(".py") + ".json")
-    return Arguments(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    return Arguments(dict(sorted(_groups()[script].items()))) if script in _groups() else None
 
 
-def _folder() -> Traversable:
+@cache
+def _groups() -> dict[str, dict[str, Any]]:
+    """The arguments by script. Most are the same in all scripts, and are kept once."""
     from importlib import resources  # 10 ms, and not needed where there is a checkout
 
-    return resources.files(__package__) / "arguments"
+    text = (resources.files(__package__) / "arguments.json").read_text(encoding="utf-8")
+    scripts: dict[str, dict[str, Any]] = {}
+    for group in json.loads(text):
+        for script in group["scripts"]:
+            scripts.setdefault(script, {}).update(group["arguments"])
+    return scripts
 
 
 def _other_scripts(key: str, script: str) -> list[str]:
     """The scripts besides this one that are known to take an argument."""
-    names = sorted(file.name.removesuffix(".json") + ".py" for file in _folder().iterdir())
-    return [name for name in names if name != script and key in (_shipped(name) or ())]
+    return sorted(name for name, arguments in _groups().items() if name != script and key in arguments)
 
 
 def argument_problems(script: str, args: Mapping[str, Any], known: Arguments | None = None) -> Iterator[Problem]:
@@ -126,7 +128,8 @@ def _unknown(script: str, key: str, known: Arguments) -> Problem:
         return Problem("argument_uncertain", {"setting": key, "script": script}, severity="warning")
     if key in (_shipped(script) or ()):
         return Problem("argument_newer", {"setting": key, "script": script})
-    if others := _other_scripts(key, script):
+    # Of another trainer's script, nothing follows from what sd-scripts' take.
+    if others := _other_scripts(key, script) if _shipped(script) is not None else []:
         return Problem("argument_of_another_script", {"setting": key, "script": script, "others": others})
     return Problem("argument_unknown", {"setting": key, "script": script, "nearest": nearest(key, known)})
 

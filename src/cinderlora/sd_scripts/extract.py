@@ -1,8 +1,9 @@
 """The arguments that a training script takes, read from its source. Pure: nothing of it is imported or run.
 
 What a script's `setup_parser()` does is followed statement by statement, through the functions it calls in other files
-of the checkout; the `add_argument` calls met on the way are repeated on an `argparse` parser of our own, with plain
-data only. So defaults, flags, groups and conflicts come out as argparse makes them.
+of the checkout; where it has none, what its `main()` does until it parses. The `add_argument` calls met on the way are
+repeated on an `argparse` parser of our own, with plain data only. So defaults, flags, groups and conflicts come out as
+argparse makes them.
 
 Of the language there is what such functions are written with: assignments, `if`, calls with any kind of parameters,
 imports in all forms, names, lists, sums and comparisons. A value that cannot be told is None, and its argument says so
@@ -45,7 +46,8 @@ class Extracted:
 
 
 def extract_arguments(script: str, read: Read) -> Extracted | None:
-    """The arguments of a script, or None where it has no `setup_parser()` that gives a parser.
+    """The arguments of a script, or None where it has no `setup_parser()` that gives a parser, and no `main()` that
+    parses with one.
 
     Raises nothing of its own, whatever the sources are; what `read` raises goes through.
     """
@@ -64,6 +66,13 @@ _STEPS, _DEPTH, _LENGTH = 100_000, 30, 1_000
 
 class _TooMuch(Exception):
     """More work than any real parser is."""
+
+
+class _Parses(Exception):
+    """The script has its parser, and parses with it: what follows is the program."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
 
 
 class _Unknown:
@@ -131,6 +140,7 @@ class _Call:
 
 _Parser = argparse._ActionsContainer  # a parser, or a group of one
 _PARSER_OPTIONS = {"add_help", "allow_abbrev", "argument_default", "conflict_handler", "prefix_chars"}
+_PARSING = {"parse_args", "parse_known_args"}
 _GROUPS = {"add_argument_group", "add_mutually_exclusive_group"}
 _PARAMETERS = {"action", "choices", "const", "default", "nargs", "required", "type"}
 _ACTIONS = {"store", "store_true", "store_false", "store_const", "append", "append_const", "extend", "count", "help"}
@@ -169,12 +179,26 @@ class _Reader:
 
     def arguments(self, script: str) -> Extracted | None:
         module = self._module(script, "")
-        setup = _UNKNOWN if module is None else self._global(module, "setup_parser")
-        parser = self._run(setup, [], {}) if isinstance(setup, _Function) else None
+        if module is None:
+            return None
+        parser = self._parser(module)
         if not isinstance(parser, argparse.ArgumentParser):
             return None
         found = {action.dest: self._described(action) for action in parser._actions}
         return Extracted(dict(sorted(found.items())), self._complete, tuple(self._notes))
+
+    def _parser(self, module: _Module) -> Any:
+        """What `setup_parser()` gives; the parser that `main()` parses with, where there is no such function."""
+        try:
+            setup = self._global(module, "setup_parser")
+            if isinstance(setup, _Function):
+                return self._run(setup, [], {})
+            main = self._global(module, "main")
+            if isinstance(main, _Function):
+                self._run(main, [], {})
+        except _Parses as end:
+            return end.parser
+        return None
 
     def _described(self, action: argparse.Action) -> dict[str, Any]:
         kind = type(action).__name__.removeprefix("_")
@@ -458,6 +482,8 @@ class _Reader:
     def _parser_method(self, parser: argparse._ActionsContainer, name: str, call: _Call) -> Any:
         if name == "add_argument":
             self._add_argument(parser, call)
+        elif name in _PARSING and isinstance(parser, argparse.ArgumentParser):
+            raise _Parses(parser)
         elif name in _GROUPS:
             return getattr(parser, name)()
         elif name == "set_defaults" and call.whole:

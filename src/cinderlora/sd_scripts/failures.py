@@ -12,7 +12,8 @@ from pathlib import PurePath
 from typing import Any
 
 from cinderlora.problems import Diagnosis
-from cinderlora.sd_scripts.failure_rules import RULES, Rule, package
+from cinderlora.sd_scripts.failure_details import Case, complete, groups, last
+from cinderlora.sd_scripts.failure_rules import RULES, Rule
 from cinderlora.sd_scripts.tracebacks import Raised, cause_chain, raised_in
 from cinderlora.types import Failure, Settings
 
@@ -38,20 +39,6 @@ _DECISIVE = (
 _CONFIG_NOT_FOUND = re.compile(r"^(?P<path>\S.*\.toml) not found\.$")
 _LAUNCHER_DIED = re.compile(r"died with <Signals\.(?P<signal>\w+): (?P<number>[0-9]+)>")
 _NATIVE_CRASH = re.compile(r"^Fatal Python error|Segmentation fault|^terminate called after throwing")
-_CACHE_FILE = re.compile(r"Error loading file: (?P<path>.+\.npz)$")
-_PICTURE_FILE = re.compile(r"Error loading file: (?P<file>.+)$")
-_PICTURE_SIZE = re.compile(r"failed to get image size: (?P<file>.+), error: ")
-_MODEL_FILE = re.compile(r"(?:from|checkpoint:?|weights) (?P<path>\S.*\.(?:safetensors|sft|ckpt|pth?))$")
-_CONFIG_FILE = re.compile(r"^Loading (?:settings|dataset config) from (?P<path>.+?)(?:\.\.\.)?$")
-_SAVING = re.compile(r"^saving checkpoint: (?P<path>.+)$")
-_NETWORK_MODULE = re.compile(r"^import network module: (?P<module>\S+)$")
-_MODULES = re.compile(r"^enable LoRA for U-Net: (?P<modules>[0-9]+) modules")
-_LOADED = re.compile(r"^Loaded (?P<component>[\w-]+): (?P<how>.*)$")
-_NOT_LOADED = "_IncompatibleKeys(missing_keys=['"
-_ALWAYS_MISSING = _NOT_LOADED + "encoder.embed_tokens"  # T5XXL shares it with another of its own
-_STATE_DICT = re.compile(r"^Loading state dict from (?P<path>.+)$")
-_VAE_FILE = re.compile(r"^(?:Loading VAE from|load VAE:) (?P<path>.+?)(?:\.\.\.)?$")
-_NOT_INCLUDED = re.compile(r"(?P<role>\w+) is not included in the checkpoint")
 _NO_PICTURES = (
     re.compile(r"ignore subset with image_dir='(?P<path>.+)': no images"),
     re.compile(r"not directory: (?P<path>.+)$"),
@@ -63,9 +50,6 @@ _ERROR_LINE = re.compile(r"\bE(?:rror|RROR)\b|\berror:")
 _SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 9: "SIGKILL", 15: "SIGTERM"}
 _CRASHES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
 _WINDOWS = {0xC000013A: 2, 0xC0000005: 11, 0xC0000409: 6, 0xC000001D: 4}  # Ctrl-C, and ways to crash
-
-# The functions that load a component, as they stand in tracebacks.
-_LOADERS = (("t5xxl", "T5XXL"), ("clip_l", "CLIP_L"), ("clip_g", "CLIP_G"), ("load_ae", "AE"), ("load_vae", "VAE"))
 
 
 def diagnose(failure: Failure) -> Diagnosis | None:
@@ -110,142 +94,16 @@ def _of_chain(failure: Failure, chain: Iterable[Raised], rules: Iterable[Rule]) 
 
 
 def _by_rule(failure: Failure, rule: Rule, found: re.Match[str], raised: Raised) -> Diagnosis:
-    code, before = rule.code, failure.lines[: raised.end]
-    params: dict[str, Any] = {"why": _in_english(raised.text)}
-    params.update(rule.params)
-    params.update({name: value for name, value in found.groupdict().items() if value})
-    evidence = [failure.lines[raised.end]]
-    changes = rule.changes(failure.settings, found) if callable(rule.changes) else rule.changes
-
-    def look_back(*patterns: re.Pattern[str], within: int = 200) -> None:
-        line_found = _last(before[-within:], *patterns)
-        if line_found is not None:
-            params.update(line_found.groupdict())
-            evidence.insert(0, line_found.string)
-
-    # A picture and a cache fail alike; the line before says which file it was.
-    if code in {"cache_corrupt", "image_unreadable"} or _is_reading(raised):
-        cache = _last(before[-60:], _PICTURE_FILE)
-        if cache is not None and _CACHE_FILE.match(cache.string):
-            code = "cache_corrupt"
-        if code == "cache_corrupt":
-            look_back(_CACHE_FILE)
-        elif code == "image_unreadable" and "file" not in params:
-            look_back(_PICTURE_FILE, _PICTURE_SIZE)
-    elif code == "cuda_out_of_memory":
-        params.update(_amounts(raised.text))
-        changes = _less_memory(failure)
-    elif code == "config_unreadable" and "path" not in params:
-        look_back(_CONFIG_FILE)
-    elif code == "dataset_config_invalid" and "key" in params:
-        params["key"] = re.sub(r"\['(.+?)'\]", r".\1", params["key"]).removeprefix(".")
-    elif code == "disk_full":
-        look_back(_SAVING, within=20 + raised.end - raised.begin)
-    elif code in {"model_file_truncated", "model_file_unreadable"} and raised.begin > 0:
-        # Only the line right before speaks of this file for certain.
-        params.update(_groups(_MODEL_FILE.search(failure.lines[_beginning(failure.lines, raised)])))
-    elif code == "model_file_missing":
-        params.setdefault("path", params.pop("repo", ""))
-        params["role"] = _role(raised) or "Base model"
-    elif code == "component_missing":
-        params["model_type"], params["role"] = failure.model_type, _role(raised)
-        if not params["role"]:
-            look_back(_NOT_INCLUDED)
-            params["role"] = str(params["role"]).upper() or "VAE / text encoder"
-    elif code == "component_not_loaded" and "component" not in params:
-        params["component"] = _role(raised)
-        if params["component"]:
-            look_back(_STATE_DICT)
-        else:
-            not_loaded, evidence[:0] = _not_loaded(before)
-            params.update(not_loaded)
-    elif code == "component_not_loaded":
-        look_back(_VAE_FILE)
-        if "path" not in params:  # it was looked for in the base model
-            code, params["model_type"], params["role"] = "component_missing", failure.model_type, params["component"]
-    elif code == "wrong_network_module":
-        if "module" not in params:
-            look_back(_NETWORK_MODULE)
-        changes = {"network_module": None}
-    elif code == "nothing_to_train":
-        look_back(_MODULES)
-        look_back(_NETWORK_MODULE)
-        if "modules" in params:
-            changes = (
-                {"network_module": None, "network_args": None} if params["modules"] == "0" else {"learning_rate": None}
-            )
-    elif code == "missing_package":
-        params["package"] = package(params["package"])
-    return _diagnosis(code, params, evidence, changes)
-
-
-def _not_loaded(lines: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """The components whose weights were not in their files, with the files, and the lines that say so."""
-    components, paths, evidence, path = [], [], [], ""
-    for line in lines:
-        file, loaded = _STATE_DICT.match(line), _LOADED.match(line)
-        if file is not None:
-            path = file["path"]
-        elif loaded is not None:
-            if loaded["how"].startswith(_NOT_LOADED) and not loaded["how"].startswith(_ALWAYS_MISSING):
-                components.append(loaded["component"])
-                paths += [path] if path else []
-                evidence.append(line)
-            path = ""
-    return {"component": ", ".join(components), "path": ", ".join(paths)}, evidence
-
-
-def _is_reading(raised: Raised) -> bool:
-    return "np.load" in raised.trace or "load_image(" in raised.trace or "numpy/lib" in raised.trace
-
-
-def _beginning(lines: tuple[str, ...], raised: Raised) -> int:
-    """The line before the first traceback of those that belong together."""
-    at = raised.begin
-    for one in reversed(raised_in(lines[: raised.end])):
-        if one.end < at and all(line.startswith(("During", "The above")) for line in lines[one.end + 1 : at]):
-            at = one.begin
-    return max(at - 1, 0)
-
-
-def _role(raised: Raised) -> str:
-    calls = raised.trace.lower()
-    return next((role for name, role in _LOADERS if name in calls), "")
-
-
-def _amounts(text: str) -> dict[str, str]:
-    amount = r"([0-9.]+ ?[KMGT]iB)"
-    tried = re.search(rf"Tried to allocate {amount}", text)
-    total = re.search(rf"total capacity of {amount}|{amount} total capacity", text)
-    return {
-        **({"tried": tried[1]} if tried else {}),
-        **({"total": total[1] or total[2]} if total else {}),
-    }
-
-
-def _less_memory(failure: Failure) -> Mapping[str, Any]:
-    """The next thing to give up, cheapest first; nothing where the settings are not known."""
-    s = failure.settings
-    if s is None:
-        return {}
-    if failure.phase == "sampling":
-        return {"sample_every": 0}
-    if s.gradient_checkpointing is False:
-        return {"gradient_checkpointing": True}
-    if (s.batch_size or 1) > 1:
-        return {"batch_size": 1}
-    if s.fp8_base is False:
-        return {"fp8_base": True}
-    if s.blocks_to_swap is not None and s.blocks_to_swap < 34:
-        # Where that is more than the model has, the trainer refuses it and names the most, the next change to make.
-        return {"blocks_to_swap": min(s.blocks_to_swap + 8, 35)}
-    if (s.resolution or 0) > 512:
-        return {"resolution": max(512, (s.resolution or 0) - 256)}
-    if (s.network_dim or 0) > 8:
-        return {"network_dim": (s.network_dim or 0) // 2}
-    if (s.resolution or 0) > 256:
-        return {"resolution": max(256, (s.resolution or 0) - 128)}
-    return {}
+    case = Case(
+        failure,
+        raised,
+        code=rule.code,
+        params={"why": _in_english(raised.text), **rule.params, **groups(found)},
+        evidence=[failure.lines[raised.end]],
+        changes=rule.changes(failure.settings, found) if callable(rule.changes) else rule.changes,
+    )
+    complete(case)
+    return _diagnosis(case.code, case.params, case.evidence, case.changes)
 
 
 # ---- log lines -------------------------------------------------------------------------------------------------------
@@ -257,9 +115,9 @@ def _of_decisive_lines(failure: Failure) -> Diagnosis | None:
             found = pattern.search(line)
             if found is None:
                 continue
-            params, evidence = _groups(found), [line]
+            params, evidence = groups(found), [line]
             if code == "dataset_empty":
-                where = _last(failure.lines, *_NO_PICTURES)
+                where = last(failure.lines, *_NO_PICTURES)
                 if where is not None:
                     params["path"] = where["path"]
                     evidence.insert(0, where.string)
@@ -272,10 +130,10 @@ def _of_decisive_lines(failure: Failure) -> Diagnosis | None:
 def _of_other_lines(failure: Failure, raised: list[Raised]) -> Diagnosis | None:
     if cause_chain(raised):
         return None
-    found = _last(failure.lines[-20:], _CONFIG_NOT_FOUND)
+    found = last(failure.lines[-20:], _CONFIG_NOT_FOUND)
     if found is not None and failure.exit_code != 0:
-        return _diagnosis("config_unreadable", _groups(found), [found.string])
-    crash = _last(failure.lines[-100:], _NATIVE_CRASH)
+        return _diagnosis("config_unreadable", groups(found), [found.string])
+    crash = last(failure.lines[-100:], _NATIVE_CRASH)
     if crash is not None and failure.exit_code != 0:
         return _diagnosis("trainer_broken", {"why": crash.string}, [crash.string])
     return None
@@ -295,7 +153,7 @@ def _signal(failure: Failure) -> tuple[int, list[str]] | None:
         return _WINDOWS[code], []
     if 128 < code < 128 + 32:  # as shells and containers report it
         return code - 128, []
-    died = _last(failure.lines[-30:], _LAUNCHER_DIED)
+    died = last(failure.lines[-30:], _LAUNCHER_DIED)
     return (int(died["number"]), [died.string]) if died is not None else None
 
 
@@ -310,11 +168,14 @@ def _of_signal(failure: Failure, raised: list[Raised], number: int, evidence: li
                 return _diagnosis(rule.code, {"why": line}, [line, *evidence])
     name = _CRASHES.get(number)
     if name is not None:
-        crash = _last(failure.lines[-100:], _NATIVE_CRASH)
+        crash = last(failure.lines[-100:], _NATIVE_CRASH)
         evidence = [*([crash.string] if crash else _tail(failure)), *evidence]
         return _diagnosis("trainer_broken", {"why": crash.string if crash else name}, evidence)
-    name = _SIGNALS.get(number, str(number))
-    return _diagnosis("killed", {"signal": name}, evidence or _tail(failure))
+    name, evidence = _SIGNALS.get(number, str(number)), evidence or _tail(failure)
+    if name == "SIGKILL" and failure.oom_kills:  # the kernel says nothing in the log of what it ends
+        why = f"oom_kill in /proc/vmstat: {failure.oom_kills} more than at the start"
+        return _diagnosis("host_out_of_memory", {"signal": name, "why": why}, [*evidence, why])
+    return _diagnosis("killed", {"signal": name}, evidence)
 
 
 # ---- the LoRA --------------------------------------------------------------------------------------------------------
@@ -340,14 +201,14 @@ def _no_lora_written(failure: Failure) -> Diagnosis:
 
 
 def _nan_loss(failure: Failure) -> Diagnosis:
-    bar = _last(failure.lines, re.compile(r"^steps: .*\| *(?P<step>[0-9]+)/.*avr_loss=(?:-?inf|nan)"))
+    bar = last(failure.lines, re.compile(r"^steps: .*\| *(?P<step>[0-9]+)/.*avr_loss=(?:-?inf|nan)"))
     settings = failure.settings
     changes: dict[str, Any] = {}
     if settings is not None and settings.mixed_precision == "fp16":
         changes = {"mixed_precision": "bf16"}
     elif settings is not None and settings.learning_rate and not _finds_its_rate(settings):
         changes = {"learning_rate": settings.learning_rate / 10}
-    return _diagnosis("nan_loss", _groups(bar), [bar.string] if bar else _tail(failure), changes)
+    return _diagnosis("nan_loss", groups(bar), [bar.string] if bar else _tail(failure), changes)
 
 
 def _finds_its_rate(settings: Settings) -> bool:
@@ -362,7 +223,7 @@ def _unknown(failure: Failure, chain: list[Raised]) -> Diagnosis:
     if chain:
         evidence = [failure.lines[chain[0].end]]
     else:
-        error = _last(failure.lines, _ERROR_LINE)
+        error = last(failure.lines, _ERROR_LINE)
         evidence = [error.string] if error else evidence
     return _diagnosis("unknown", {"error": _in_english(evidence[-1]), "exit_code": failure.exit_code}, evidence)
 
@@ -380,20 +241,6 @@ def _diagnosis(
     if changes:
         params["changes"] = ", ".join(f"{name}={value!r}" for name, value in changes.items())
     return Diagnosis(code, params, [line.strip()[:_EVIDENCE_LENGTH] for line in evidence], changes=changes)
-
-
-def _last(lines: Iterable[str], *patterns: re.Pattern[str]) -> re.Match[str] | None:
-    """The newest line that matches one of the patterns."""
-    for line in reversed(tuple(lines)):
-        for pattern in patterns:
-            found = pattern.search(line)
-            if found is not None:
-                return found
-    return None
-
-
-def _groups(found: re.Match[str] | None) -> dict[str, Any]:
-    return {} if found is None else {name: value for name, value in found.groupdict().items() if value}
 
 
 def _in_english(text: str) -> str:
