@@ -77,13 +77,14 @@ async def following(folder: Path, registry: Registry) -> None:
     async with launch(plan(folder / "out", 150), runs=folder / "runs", registry=registry) as run:
         await anyio.sleep(0.5)
         looking_after = psutil.Process(json.loads((run.folder / "state.json").read_text())["supervisor"]["pid"])
-        memory = looking_after.memory_info().rss
+        memory = 0
         begun, cpu = time.perf_counter(), sum(me.cpu_times()[:2])
         cpu_there = sum(looking_after.cpu_times()[:2])
         async for event in run:
             if isinstance(event, Log) and event.text.startswith("written at "):
                 delays.append(time.time() - float(event.text.split()[-1]))
-                if len(delays) == 45:
+                if len(delays) == 45:  # it has begun to look at the GPU memory by then
+                    memory = looking_after.memory_info().rss
                     cpu_there = sum(looking_after.cpu_times()[:2]) - cpu_there
         seconds = time.perf_counter() - begun
         cpu = sum(me.cpu_times()[:2]) - cpu

@@ -14,21 +14,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Gpu = int | str
+"""A card by its number, as `nvidia-smi` counts, or by its name ("GPU-8932f937-...", "MIG-...")."""
+
 COMFYUI = "ComfyUI"
 
 ENOUGH = 0.92
 """A card reports a little less than its name says: so much of a preset's figure is enough (24 GB cards say 22.5)."""
 
 
-def memory() -> Memory | None:
-    """The memory of the largest NVIDIA card, or None where there is none or nothing can be asked."""
+def memory(*gpus: Gpu) -> Memory | None:
+    """The memory of the largest NVIDIA card, or of the smallest of those that are given by number; None where there is
+    none or nothing can be asked."""
 
     def of(nvml: Any, card: Any) -> tuple[float, float]:
         found = nvml.nvmlDeviceGetMemoryInfo(card)
         return found.total / 2**30, found.free / 2**30
 
-    largest = max(_of_each_card(of), default=None)
-    return None if largest is None else Memory(*largest)
+    cards = _of_each_card(of)
+    given = [cards[gpu] for gpu in gpus if isinstance(gpu, int) and gpu < len(cards)]
+    found = min(given) if given else max(cards, default=None)
+    return None if found is None else Memory(*found)
 
 
 def memory_gb() -> float | None:

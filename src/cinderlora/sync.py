@@ -1,10 +1,11 @@
 """The blocking face: launching a plan, attaching to runs, following them, without an event loop.
 
-from cinderlora.sync import launch
-
-with launch(plan) as run:
-    for event in run:
-        ...
+>>> from cinderlora.sync import launch
+>>> def train(plan):
+...     with launch(plan) as run:
+...         for event in run:
+...             print(event)
+...     return run.result.lora
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from cinderlora.queues.base import Changes, QueueBase
 from cinderlora.queues.entries import Entry
 from cinderlora.queues.watching import POLL as QUEUE_POLL
 from cinderlora.running.base import RunBase, is_out_of_reach
+from cinderlora.running.devices import placed
 from cinderlora.running.folder import RunFolder
 from cinderlora.running.follow import POLL, Follower
 from cinderlora.running.signals import farewell
@@ -32,6 +34,7 @@ from cinderlora.running.stopping import GRACE, StopReport, stop_run
 from cinderlora.types import Plan
 
 if TYPE_CHECKING:
+    from cinderlora.gpu import Gpu
     from cinderlora.registry import Registry
     from cinderlora.trainers import Trainer
 
@@ -44,18 +47,26 @@ class Events:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._pending: deque[Event] = deque()
+        self._is_closed = False
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
-        while not self._pending:
+        while not self._pending and not self._is_closed:
             if self._follower.ending is not None:
                 raise StopIteration
             self._pending.extend(self._follower.poll())
             if not self._pending and not self._follower.is_behind:
                 time.sleep(POLL)
+        if self._is_closed:
+            raise StopIteration
         return self._pending.popleft()
+
+    def close(self) -> None:
+        """End the loop over it, which may be waiting for a trainer that says nothing for minutes. The run goes on. To
+        be called from any thread."""
+        self._is_closed = True
 
 
 class Run(RunBase):
@@ -105,15 +116,16 @@ class Run(RunBase):
         runs: Path | str | None = None,
         detach: bool = False,
         configs: Path | str | None = None,
+        gpus: Sequence[Gpu] | None = None,
     ) -> Launching:
         """Go on with this run, which has ended: `with run.resume() as resumed`, a run of its own.
 
         It starts from what `resume_plan` finds, and raises what that raises. Its folder lies beside this one's unless
         `runs` says otherwise. It trains the steps that are left and counts on, and in the end its files lie in the
         output folder under the steps in all; no checkpoint or sample that is there is overwritten. For the block,
-        `detach` and `configs` see `launch`.
+        `detach` and `configs` see `launch`. A training on several GPUs goes on with them unless `gpus` says otherwise.
         """
-        return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs), detach, self._registry)
+        return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs, gpus), detach, self._registry)
 
 
 class Launching:
@@ -179,11 +191,20 @@ def launch(
     runs: Path | str | None = None,
     detach: bool = False,
     configs: Path | str | None = None,
+    gpus: Sequence[Gpu] | None = None,
+    machines: int = 1,
+    machine_rank: int = 0,
+    main_address: str | None = None,
     registry: Registry | None = None,
 ) -> Launching:
     """Start a plan: `with launch(plan) as run`. As `cinderlora.launch`, blocking."""
     where, kept = Path(runs) if runs else None, Path(configs) if configs else None
-    return Launching(lambda: begin(plan, where, kept), detach, registry)
+
+    def begins() -> Path:
+        on = placed(plan, gpus, machines=machines, machine_rank=machine_rank, main_address=main_address)
+        return begin(on, where, kept)
+
+    return Launching(begins, detach, registry)
 
 
 def attach(folder: Path | str, *, since: int | None = None, registry: Registry | None = None) -> Run:

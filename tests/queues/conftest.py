@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from cinderlora import Plan, Registry, Stage, sync
+from cinderlora import Launcher, Plan, Registry, Stage, sync
 
 # A trainer that notes when it began and ended, and leaves a LoRA that passes every check.
 TRAINER = """
@@ -73,7 +73,7 @@ def make_plan(tmp_path: Path, notes: Notes) -> MakePlan:
             model_type="toy",
             output=output,
             lora=f"cg_{name}.safetensors",
-            stages=[Stage(name="train", argv=argv)],
+            stages=[Stage(name="train", argv=argv, launcher=Launcher(argv=argv))],
             files={"trainer.py": TRAINER},
             steps=1,
             zero_at_start=["lora_up"],

@@ -40,7 +40,7 @@ def supervisors_of(folder):
 
 @pytest.mark.parametrize("gpus", [1, 3])
 def test_each_job_is_run_exactly_once_however_often_the_supervisor_is_killed(
-    folder, make_plan, notes, monkeypatch, capsys, gpus
+    folder, make_plan, notes, monkeypatch, record_property, gpus
 ):
     seed = int(os.environ.get("CINDERLORA_FAULTS_SEED") or random.randrange(10**6))
     dice = random.Random(seed)
@@ -60,10 +60,11 @@ def test_each_job_is_run_exactly_once_however_often_the_supervisor_is_killed(
         for process in supervisors_of(folder):
             process.send_signal(signal.SIGKILL)
             kills += 1
-    with capsys.disabled():
-        began = Counter(notes.began())
-        ends = Counter(entry.state for entry in queue.entries())
-        print(f"\n{JOBS} jobs, {gpus} GPUs, seed {seed}: {kills} kills, {dict(ends)}, runs each {set(began.values())}")
+    began = Counter(notes.began())
+    ends = Counter(entry.state for entry in queue.entries())
+    # For the table of tests/faults.
+    case = f"queue's process killed, {gpus} at once: jobs run exactly once"
+    record_property("fault", (case, JOBS, sum(began[name] == 1 for name in names), f"{kills} kills, seed {seed}"))
     assert began == Counter(names)
     assert ends == {"finished": JOBS}
     assert sorted(run.name for run in sync.runs(queue.entry(1).runs)) == sorted(names)

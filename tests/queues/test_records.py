@@ -6,7 +6,6 @@ import json
 import string
 from pathlib import Path
 
-import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,9 +13,9 @@ from hypothesis import strategies as st
 from cinderlora import ConfigError, Entry, Link, Plan, Problem, Resumption, Stage, to_json
 from cinderlora.queues.entries import QueueSettings, entry_record, in_order, read_entry, read_settings, settings_record
 from cinderlora.queues.freezing import Frozen, freeze, job_of
-from cinderlora.queues.slots import free_slot, machine_gpus, on_gpus
+from cinderlora.queues.slots import free_slot, machine_gpus
 from cinderlora.queues.store import Store
-from cinderlora.serial import read_plan
+from cinderlora.serial import identity, read_plan, toml_text
 
 texts = st.text(max_size=20)
 words = st.text(string.ascii_letters + "äü0", min_size=1, max_size=8)
@@ -166,6 +165,18 @@ def test_what_changes_after_freezing_is_told(tmp_path, make_plan):
     assert job_of(plan).settings.steps == 3 and job_of(make_plan("b")) is None
 
 
+def test_a_model_that_is_a_folder_is_looked_at_file_by_file(tmp_path, make_plan):
+    folder = tmp_path / "sdxl"
+    for part in ("unet", "vae"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "model.safetensors").write_bytes(b"model")
+    frozen = freeze(make_plan("a", files={"run.toml": toml_text({"files": {"model": identity(folder)}})}))
+    assert frozen.problem() is None
+    changed = folder / "unet/model.safetensors"
+    changed.write_bytes(b"another")
+    assert frozen.problem() == Problem("queue_file_changed", {"path": str(changed), "others": None})
+
+
 # ---- order and GPUs --------------------------------------------------------------------------------------------------
 
 
@@ -207,13 +218,3 @@ def test_the_gpus_of_this_process():
     assert machine_gpus({"CUDA_VISIBLE_DEVICES": "1, GPU-8932f937,0"}) == (1, "GPU-8932f937", 0)
     assert machine_gpus({"CUDA_VISIBLE_DEVICES": "0,-1,2"}) == (0,)
     assert machine_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
-
-
-def test_a_plan_sees_its_gpus_only(make_plan):
-    plan = attrs.evolve(make_plan("a"), stages=[Stage(name="train", argv=["x"], env={"A": "b"})])
-    assert on_gpus(plan, []) == plan
-    assert on_gpus(plan, [2, "GPU-x"]).stages[0].env == {
-        "A": "b",
-        "CUDA_VISIBLE_DEVICES": "2,GPU-x",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    }

@@ -79,6 +79,7 @@ def test_it_records_how_the_trainer_ended(
     assert state["log_length"] == (run.folder / "output.log").stat().st_size
     assert state["stopped_by"] is None
     assert state["started"] <= state["ended"]
+    assert ("oom_kills" in state) is (supervisor.oom_kills() is not None)
     while supervisor.is_running(state["supervisor"]):
         time.sleep(0.01)  # it goes as soon as it has written this
 
@@ -266,6 +267,33 @@ async def test_supervisors_that_do_not_last(make_plan: Planner, registry: Regist
     (run.folder / "go").touch()
     await run.wait()
     assert run.state == "finished"
+
+
+def test_another_training_of_the_same_folder_whose_name_begins_alike(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    """As in a sweep. Its files, half-written ones too, are none of this run's."""
+    script = """
+        others = ["cg_elena-dim8.safetensors", "cg_elena-dim8-step00000002.safetensors"]
+        own = ["cg_elena-step00000002.safetensors", "cg_elena-000001.safetensors"]
+        for name in others + own:
+            lora(name)
+        lora("cg_elena-dim8-step00000004.safetensors", keep=20)
+        lora("cg_elena-step00000004.safetensors", keep=20)
+        os.makedirs(out + "/sample")
+        for name in ("cg_elena_b_000002_00_20260101000000_1.png", "cg_elena_e000001_00_20260101000000_1.png"):
+            open(out + "/sample/" + name, "wb").write(b"\\0\\0\\0\\0IEND\\xaeB`\\x82")
+        sys.exit(1)
+    """
+    with sync.launch(make_plan(script), runs=run_folders, registry=registry) as run:
+        pass
+    state = state_of(run)
+    assert state["files"] == [
+        "cg_elena-000001.safetensors",
+        "cg_elena-step00000002.safetensors",
+        "sample/cg_elena_e000001_00_20260101000000_1.png",
+    ]
+    assert state["partial"] == ["cg_elena-step00000004.safetensors.partial"]
 
 
 @pytest.mark.anyio

@@ -56,6 +56,30 @@ async def test_both_faces_see_the_same(
     assert untimed(there) == untimed(list(run))
 
 
+def test_a_loop_that_waits_is_ended_from_another_thread(
+    make_plan: Planner, registry: Registry, run_folders: Path, untimed: Callable[..., Any]
+) -> None:
+    silent = "say('now'); time.sleep(100)"
+    with sync.launch(make_plan(silent), runs=run_folders, registry=registry, detach=True) as run:
+        events, seen, told = run.events(), [], threading.Event()
+
+        def listen() -> None:
+            for event in events:
+                seen.append(event)
+                if isinstance(event, cinderlora.Log):
+                    told.set()
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        assert told.wait(60)
+        events.close()
+        thread.join(60)
+    assert not thread.is_alive()
+    assert list(events) == [] and run.state == "running"
+    run.stop(grace=0)
+    assert untimed(list(run))[: len(seen)] == untimed(seen)
+
+
 def test_left_by_an_exception_it_stops(
     make_plan: Planner, registry: Registry, run_folders: Path, still_running: Callable[[Any], list[psutil.Process]]
 ) -> None:

@@ -13,8 +13,9 @@ from cinderlora.cli.terminal import Terminal
 from cinderlora.registry import Registry
 
 if TYPE_CHECKING:
+    from cinderlora.adapter import Adapter
     from cinderlora.running import Run
-    from cinderlora.sd_scripts import SdScripts
+    from cinderlora.trainers import Trainer
     from cinderlora.types import Plan
 
 __all__ = ["resume"]
@@ -24,7 +25,12 @@ __all__ = ["resume"]
 @click.argument("run", required=False, metavar="[RUN]")
 @click.option("--steps", type=int, metavar="N", help="Steps in all, to train on beyond those that were wanted.")
 @click.option(
-    "--sd-scripts", type=click.Path(path_type=Path), metavar="FOLDER", help="Another checkout than the run had."
+    "--trainer",
+    "--sd-scripts",
+    "checkout",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Another checkout than the run had.",
 )
 @click.option("--python", type=click.Path(path_type=Path), metavar="PATH", help="Another Python than the run had.")
 @click.option("--detach", is_flag=True, help="Start it and leave it to itself: see watch and stop.")
@@ -35,7 +41,7 @@ def resume(
     run: str | None,
     runs_folder: Path | None,
     steps: int | None,
-    sd_scripts: Path | None,
+    checkout: Path | None,
     python: Path | None,
     detach: bool,
     dry_run: bool,
@@ -57,7 +63,7 @@ def resume(
     registry = Registry.from_installed()
     folder = runs_folder or terminal.config.runs
     found = newest_run(folder, registry) if run is None else find_run(run, folder, registry, newest=False)
-    plan = found.resume_plan(steps=steps, trainer=_trainer(found, sd_scripts, python))
+    plan = found.resume_plan(steps=steps, trainer=_trainer(found, registry[found.model_type], checkout, python))
     if dry_run:
         if not terminal.json:
             terminal.problems(plan.warnings)
@@ -75,16 +81,13 @@ def resume(
     return train_and_follow(terminal, launch, detach=detach)
 
 
-def _trainer(run: Run, sd_scripts: Path | None, python: Path | None) -> SdScripts | None:
+def _trainer(run: Run, adapter: Adapter, checkout: Path | None, python: Path | None) -> Trainer | None:
     """The trainer that was asked for: what was not said is as the run had it. None: all of it."""
     from cinderlora.running.resuming import recorded_trainer
-    from cinderlora.sd_scripts import SdScripts
 
-    if sd_scripts is None and python is None:
-        return None
-    if sd_scripts is None:
-        return SdScripts(recorded_trainer(run.folder).path, python=python)
-    return SdScripts(sd_scripts, python=python)
+    if checkout is not None:
+        return adapter.trainer_type(checkout, python=python)
+    return None if python is None else recorded_trainer(run.folder, adapter, python=python)
 
 
 def _details(terminal: Terminal, plan: Plan) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cinderlora.cli.devices import gpus_of, gpus_option, machine_options, machines_option
 from cinderlora.cli.job_options import JobCommand, job_options
 from cinderlora.cli.terminal import Terminal, gigabytes
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from cinderlora.cli.request import Request
     from cinderlora.cost.data import Estimate
     from cinderlora.cost.machine import Memory
+    from cinderlora.gpu import Gpu
     from cinderlora.problems import Report
     from cinderlora.types import Plan
 
@@ -28,28 +31,45 @@ WRONG = 2
 @click.option(
     "--configs", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the three configuration files here, too."
 )
+@gpus_option
+@machine_options
 @click.option("--detach", is_flag=True, help="Start it and leave it to itself: see watch and stop.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and start nothing.")
 @click.pass_obj
 def train(
-    terminal: Terminal, /, runs: Path | None, configs: Path | None, detach: bool, dry_run: bool, **given: Any
+    terminal: Terminal,
+    /,
+    runs: Path | None,
+    configs: Path | None,
+    gpus: str | None,
+    machines: int,
+    machine_rank: int,
+    main_address: str | None,
+    detach: bool,
+    dry_run: bool,
+    **given: Any,
 ) -> int:
     """Train a LoRA, from options or from a job file; options go over it.
 
     \b
     cinderlora train -t flux -n elena -d datasets/elena
     cinderlora train elena.toml --steps 2000
+    cinderlora train elena.toml --gpus 0,1
 
     Exit codes: 0 done, 1 the training failed, 2 the request was wrong, 130 stopped.
     """
     from cinderlora.cli.following import Launch, train_and_follow
 
-    request, report = _checked(terminal, given, runs or terminal.config.runs)
+    devices: dict[str, Any] = {"gpus": gpus_of(gpus), "machines": machines}
+    request, report = _checked(terminal, given, runs or terminal.config.runs, **devices)
     if report.errors:
         return refuse(terminal, request, report)
     plan = request.adapter.plan(request.job, request.trainer)
+    devices |= {"machine_rank": machine_rank, "main_address": main_address}
     if dry_run:
-        return show_plan(terminal, plan)
+        from cinderlora.running.devices import placed
+
+        return show_plan(terminal, placed(plan, **devices))
     if terminal.json:
         from cinderlora.serial import to_json
 
@@ -62,19 +82,22 @@ def train(
         configs=configs,
         title=request.adapter.title,
         details=_details(terminal, request, report),
+        devices=devices,
     )
     return train_and_follow(terminal, launch, detach=detach)
 
 
 @job_options
 @click.command(cls=JobCommand)
+@gpus_option
+@machines_option
 @click.pass_obj
-def check(terminal: Terminal, /, **given: Any) -> int:
+def check(terminal: Terminal, /, gpus: str | None, machines: int, **given: Any) -> int:
     """Say what is wrong with a training, and what it will come to. Starts and writes nothing.
 
     Exit codes: 0 it can start (warnings or not), 2 it cannot.
     """
-    request, report = _checked(terminal, given, terminal.config.runs)
+    request, report = _checked(terminal, given, terminal.config.runs, gpus=gpus_of(gpus), machines=machines)
     if terminal.json:
         from cinderlora.serial import to_json
 
@@ -91,14 +114,24 @@ def check(terminal: Terminal, /, **given: Any) -> int:
     return 0
 
 
-def _checked(terminal: Terminal, given: dict[str, Any], runs: Path | None) -> tuple[Request, Report]:
+def _checked(
+    terminal: Terminal, given: dict[str, Any], runs: Path | None, *, gpus: Sequence[Gpu] | None, machines: int
+) -> tuple[Request, Report]:
     from cinderlora.cli.decoding import counting
     from cinderlora.cli.request import Options, make_request
     from cinderlora.dataset import can_decode
 
     request = make_request(Options.of(given), terminal.config, terminal.registry)
     with counting(terminal, "decoding") as progress:
-        report = request.adapter.check(request.job, request.trainer, runs=runs, decode=can_decode(), progress=progress)
+        report = request.adapter.check(
+            request.job,
+            request.trainer,
+            runs=runs,
+            decode=can_decode(),
+            progress=progress,
+            gpus=gpus,
+            machines=machines,
+        )
     return request, report
 
 

@@ -56,7 +56,7 @@ class QueueBase:
         retry_out_of_memory: bool | None = None,
         registry: Registry | None = None,
     ) -> None:
-        self.folder = (Path(folder) if folder is not None else default_queue_folder()).expanduser().absolute()
+        self.folder: Path = (Path(folder) if folder is not None else default_queue_folder()).expanduser().absolute()
         chosen = gpus if gpus is None or gpus == "all" else tuple(gpus)
         if (gpus_per_job or 1) < 1 or (isinstance(chosen, tuple) and 0 < len(chosen) < (gpus_per_job or 1)):
             raise QueueError("queue_gpus_few", gpus=list(chosen or ()), per_job=gpus_per_job)

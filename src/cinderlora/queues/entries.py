@@ -11,6 +11,7 @@ import attrs
 from attrs import field, frozen
 
 from cinderlora.frozendict import FrozenDict, as_tuple
+from cinderlora.gpu import Gpu
 from cinderlora.problems import Problem
 from cinderlora.running.folding import Status
 
@@ -20,9 +21,6 @@ EntryState = Literal["waiting", "held", "starting", "running", "finished", "fail
 
 UNDER_WAY = frozenset({"starting", "running"})
 ENDED = frozenset({"finished", "failed", "stopped", "lost"})
-
-Gpu = int | str
-"""A card by its number, as `nvidia-smi` counts, or by its name ("GPU-8932f937-...", "MIG-...")."""
 
 
 @frozen(kw_only=True)

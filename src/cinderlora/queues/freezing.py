@@ -81,8 +81,9 @@ def _record(plan: Plan) -> dict[str, Any]:
 
 
 def _models(plan: Plan) -> list[str]:
-    files = _record(plan).get("files", {})
-    return [file["path"] for file in files.values() if isinstance(file, Mapping) and "path" in file]
+    files = [file for file in _record(plan).get("files", {}).values() if isinstance(file, Mapping)]
+    parts = [part for file in files for part in file.get("parts", [file])]
+    return [part["path"] for part in parts if "path" in part]
 
 
 def job_of(plan: Plan) -> Job | None:

@@ -38,9 +38,9 @@ def plan_with_advice(entry: Entry, frozen: Frozen) -> tuple[Plan, dict[str, Any]
     job = job_of(frozen.plan)
     if diagnosis.code not in _CODES or not diagnosis.changes or job is None:
         return None
-    plan = registry[entry.model_type].plan(
-        job.evolve(**diagnosis.changes), recorded_trainer(entry.run), frozen.plan.resumed_from
-    )
+    adapter = registry[entry.model_type]
+    trainer = recorded_trainer(entry.run, adapter)
+    plan = adapter.plan(job.evolve(**diagnosis.changes), trainer, frozen.plan.resumed_from)
     return _on_the_same_data(plan, frozen.plan), dict(diagnosis.changes)
 
 

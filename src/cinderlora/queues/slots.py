@@ -6,14 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-import attrs
+from cinderlora.gpu import Gpu
 
-from cinderlora.queues.entries import Gpu
-from cinderlora.types import Plan
+__all__ = ["free_slot", "machine_gpus"]
 
-__all__ = ["free_slot", "machine_gpus", "on_gpus"]
-
-_VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def machine_gpus(environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
@@ -43,13 +40,3 @@ def free_slot(
     used = {gpu for slot in taken for gpu in slot}
     free = [gpu for gpu in gpus if gpu not in used]
     return tuple(free[:per_job]) if len(free) >= per_job else None
-
-
-def on_gpus(plan: Plan, gpus: Sequence[Gpu]) -> Plan:
-    """A plan that sees these GPUs only. They are counted as NVIDIA's library and `nvidia-smi` do: by their place on the
-    bus, where CUDA would begin with the fastest."""
-    if not gpus:
-        return plan
-    names = {_VISIBLE: ",".join(map(str, gpus)), _ORDER: "PCI_BUS_ID"}
-    stages = [attrs.evolve(stage, env={**stage.env, **names}) for stage in plan.stages]
-    return attrs.evolve(plan, stages=stages)

@@ -24,9 +24,10 @@ from cinderlora.problems import Problem
 from cinderlora.queues.base import put_in, retried
 from cinderlora.queues.entries import Entry, EntryState, Gpu, in_order
 from cinderlora.queues.freezing import Frozen, freeze
-from cinderlora.queues.slots import free_slot, machine_gpus, on_gpus
+from cinderlora.queues.slots import free_slot, machine_gpus
 from cinderlora.queues.store import Store
 from cinderlora.running import supervisor
+from cinderlora.running.devices import placed
 from cinderlora.running.folder import RunFolder
 from cinderlora.running.guardian import Guardian
 from cinderlora.running.starting import begin, begin_again
@@ -148,7 +149,7 @@ class QueueSupervisor:
             self._not_started(entry, problem)
             return
         try:
-            folder = begin(on_gpus(frozen.plan, entry.gpus), entry.runs, entry.configs, entry.run_id)
+            folder = begin(placed(frozen.plan, entry.gpus or None), entry.runs, entry.configs, entry.run_id)
         except Exception as error:  # one job that cannot be started must not keep the others waiting
             if _run_folder(entry) is None:
                 self._not_started(entry, _problem(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,6 +12,7 @@ import attrs
 from cinderlora.errors import RunNotFound, StillRunning, TrainingFailed, TrainingStopped
 from cinderlora.events import CheckpointSaved, Event, Failed, Finished, Progress, Stopped
 from cinderlora.running import supervisor
+from cinderlora.running.devices import placed, recorded_gpus
 from cinderlora.running.folder import RunFolder, StateName
 from cinderlora.running.folding import Status, fold_all
 from cinderlora.running.follow import Follower
@@ -20,6 +22,7 @@ from cinderlora.types import Plan, Result, Settings
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
+    from cinderlora.gpu import Gpu
     from cinderlora.registry import Registry
     from cinderlora.trainers import Trainer
 
@@ -133,9 +136,15 @@ class RunBase:
         return _UntilSaved(summary.follower)
 
     def _begin_resumed(
-        self, steps: int | None, trainer: Trainer | None, runs: Path | str | None, configs: Path | str | None
+        self,
+        steps: int | None,
+        trainer: Trainer | None,
+        runs: Path | str | None,
+        configs: Path | str | None,
+        gpus: Sequence[Gpu] | None,
     ) -> Path:
-        plan = self.resume_plan(steps=steps, trainer=trainer)
+        gpus = gpus if gpus is not None else recorded_gpus(self._folder.launch.stages[-1])
+        plan = placed(self.resume_plan(steps=steps, trainer=trainer), gpus)
         return begin(plan, Path(runs) if runs else self.folder.parent, Path(configs) if configs else None)
 
     def _ending(self) -> Event | None:

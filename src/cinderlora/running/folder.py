@@ -49,6 +49,8 @@ class Launch:
     warnings: tuple[Problem, ...] = ()
     zero_at_start: tuple[str, ...] = ()
     rehearsal: bool = False
+    assists: bool = False
+    """Another machine writes the LoRA."""
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Launch:
@@ -69,6 +71,7 @@ class Launch:
                 raise ValueError(name)
         known["zero_at_start"] = tuple(_texts(known, "zero_at_start"))
         known["rehearsal"] = known.get("rehearsal") is True
+        known["assists"] = known.get("assists") is True
         warnings = _expected(known, "warnings", list) if "warnings" in known else ()
         known["warnings"] = tuple(
             Problem(_expected(w, "code", str), dict(_expected(w, "params", dict)), "warning") for w in warnings
@@ -99,6 +102,15 @@ class State:
     """What was half-written when it ended, under the names it was given then, relative to the output folder."""
     seconds: float | None = None
     """How long it took, by a clock that nobody sets."""
+    max_rss_bytes: int | None = None
+    """The most memory that one of its processes had; None where nobody was there to see it."""
+    max_vram_bytes: int | None = None
+    """The most GPU memory that its processes were seen to hold together; None where NVIDIA's library cannot tell."""
+    oom_kills: int | None = None
+    """Processes that the kernel ended for lack of memory while it ran, of the whole machine; None where it does not
+    say."""
+    assists: bool = False
+    """Another machine writes the LoRA, so its exit code alone tells how it ended."""
 
     started: float
     trainer: dict[str, Any]
@@ -131,6 +143,9 @@ class State:
             if not 0 <= values["log_length"] < _LARGE:
                 raise ValueError("log_length")
             values["lora"] = _facts(_expected(record, "lora", dict))
+            values["assists"] = record.get("assists") is True
+            for name in ("max_rss_bytes", "max_vram_bytes", "oom_kills"):
+                values[name] = _bytes(record.get(name))
             published = _expected(record, "published", dict) if "published" in record else {}
             values["published"] = {name: _expected(published, name, str) for name in published}
             values["publish_problem"] = str(record.get("publish_problem", ""))
@@ -145,6 +160,8 @@ class State:
         """
         if self.ended is None:
             return "running"
+        if self.assists and self.exit_code == 0:
+            return "finished"
         if self.lora.good and (self.exit_code == 0 or (self.exit_code is None and self.lora.all_steps)):
             return "finished"
         if self.stopped_by is not None:
@@ -178,6 +195,10 @@ def _texts(record: Mapping[str, Any], name: str) -> list[str]:
     return texts
 
 
+def _bytes(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < _LARGE else None
+
+
 def _process(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     process = _expected(record, name, dict)
     return {"pid": _expected(process, "pid", int), "start": process["start"]}
@@ -201,12 +222,12 @@ class RunFolder:
         try:
             if record is None:
                 raise RunNotFound("run_not_found", folder=str(path))
-            self.path = path.absolute()
+            self.path: Path = path.absolute()
             launch = Launch.from_record(record)
-            self.launch = attrs.evolve(launch, output=self.path / launch.output)
+            self.launch: Launch = attrs.evolve(launch, output=self.path / launch.output)
         except (KeyError, TypeError, ValueError) as error:
             raise RunNotFound("run_not_found", folder=str(path)) from error
-        self.log = self.path / supervisor.LOG
+        self.log: Path = self.path / supervisor.LOG
         self._state_path = str(self.path / supervisor.STATE)
         self._state: State | None = None
         self._signature: list[int] | None = None

@@ -7,6 +7,7 @@ counted, and nothing else is read before the final length is known.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -57,11 +58,12 @@ class Follower:
         self.folder = folder
         self.ending: Event | None = None
         """The last event, once it was given: there will be nothing more."""
-        self.is_behind = False
+        self.is_behind: bool = False
         """There is more to read at once."""
         self._adapter = adapter
         self._since = -1 if since is None else since
         self._live = live
+        self._log = str(folder.log)
         self._stream = adapter.event_stream(first_step=folder.launch.first_step)
         self._files = _Files(folder)
         self._guardian = Guardian(folder)
@@ -142,7 +144,7 @@ class Follower:
 
     def _log_length(self) -> int:
         try:
-            return self.folder.log.stat().st_size
+            return os.stat(self._log).st_size  # noqa: PTH116 - pathlib takes as long again
         except OSError:
             return 0
 
@@ -238,11 +240,19 @@ class Follower:
             checkpoints=tuple(self._in_place(path, state) for path in self._checkpoints if path != lora),
             samples=tuple(self._in_place(path, state) for path in self._samples),
             rehearsal=launch.rehearsal,
+            ram_peak_bytes=state.max_rss_bytes,
+            vram_peak_bytes=state.max_vram_bytes,
         )
 
     def _diagnosis(self, state: State) -> Diagnosis:
         lora = state.lora if state.ended is not None else None
-        failure = self._stream.failure(self.folder.launch.model_type, state.exit_code, lora, self.folder.settings())
+        failure = self._stream.failure(
+            self.folder.launch.model_type,
+            state.exit_code,
+            lora=lora,
+            settings=self.folder.settings(),
+            oom_kills=state.oom_kills or 0,
+        )
         found = self._adapter.diagnosis(failure)
         if state.exit_code is None and found.code in {"unknown", "killed", "no_lora_written"}:
             return Diagnosis("run_lost", {"lora": _usable(self.folder, state.lora)}, failure.lines[-5:])

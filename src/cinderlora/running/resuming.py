@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,7 @@ from cinderlora.types import Job, Plan, Resumption, Settings
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
-    from cinderlora.sd_scripts import SdScripts
-    from cinderlora.sd_scripts.resuming import Saved
-    from cinderlora.trainers import Trainer
+    from cinderlora.trainers import Saved, Trainer
 
 __all__ = ["plan_to_resume", "recorded_trainer"]
 
@@ -40,11 +38,11 @@ def plan_to_resume(
     _wait_for_the_record(folder)
     job = _job(folder)
     record = read_toml(folder.path / "run.toml")
-    trainer = trainer or recorded_trainer(folder.path)
-    raise_for(_refusals(folder, adapter, trainer))
+    trainer = trainer or recorded_trainer(folder.path, adapter)
+    raise_for(_refusals(folder, trainer))
     wanted = steps if steps is not None else _total(folder, adapter, job)
     job = job.evolve(steps=wanted)
-    saved, passed_over = _to_go_on_from(folder, wanted, extends=steps is not None)
+    saved, passed_over = _to_go_on_from(folder, trainer, wanted, extends=steps is not None)
     adapter.check(job, trainer).raise_for_errors()
     resumption = Resumption(
         run=folder.path, path=saved.path, kind=saved.kind, step=folder.launch.first_step + saved.step
@@ -82,21 +80,18 @@ def _job(folder: RunFolder) -> Job:
     )
 
 
-def recorded_trainer(folder: Path) -> SdScripts:
-    """The trainer that a run folder has on record."""
-    from cinderlora.sd_scripts import SdScripts
+def recorded_trainer(folder: Path, adapter: Adapter, *, python: Path | None = None) -> Trainer:
+    """The trainer that a run folder has on record, with another interpreter where one is given."""
     from cinderlora.serial import read_toml
 
     record = read_toml(folder / "run.toml").get("trainer", {})
     if record.get("kind") == "rehearsal":
-        return SdScripts.rehearsal()
-    return SdScripts(str(record.get("path", "")), python=record.get("python"))
+        return adapter.rehearsal()
+    return adapter.trainer_type(str(record.get("path", "")), python=python or record.get("python"))
 
 
-def _refusals(folder: RunFolder, adapter: Adapter, trainer: Trainer) -> Iterator[Problem]:
-    if adapter.type.trainer != "sd-scripts":
-        yield Problem("resume_unsupported", {"trainer": adapter.type.trainer})
-    elif trainer.is_rehearsal != folder.launch.rehearsal:
+def _refusals(folder: RunFolder, trainer: Trainer) -> Iterator[Problem]:
+    if trainer.is_rehearsal != folder.launch.rehearsal:
         yield Problem("resume_rehearsal")
 
 
@@ -119,13 +114,11 @@ def _total(folder: RunFolder, adapter: Adapter, job: Job) -> int:
 # ---- what there is ---------------------------------------------------------------------------------------------------
 
 
-def _to_go_on_from(folder: RunFolder, wanted: int, *, extends: bool) -> tuple[Saved, list[Path]]:
+def _to_go_on_from(folder: RunFolder, trainer: Trainer, wanted: int, *, extends: bool) -> tuple[Saved, list[Path]]:
     """What the run goes on from, and what newer there is that is not complete. A run that has all steps but no LoRA
     goes on from an earlier one: the LoRA is written at the end of a training."""
-    from cinderlora.sd_scripts.resuming import saved_in
-
     launch, state = folder.launch, folder.state()
-    found = []
+    found: Sequence[Saved] = ()
     if state is not None:
         ended = state.ended if state.ended is not None else _last_word(folder)
         if state.exit_code is None:
@@ -133,7 +126,10 @@ def _to_go_on_from(folder: RunFolder, wanted: int, *, extends: bool) -> tuple[Sa
         # Where the clock was set meanwhile, the run has two times for its start and two for its end.
         took = state.seconds or 0.0
         since, until = min(state.started, ended - took), max(ended, state.started + took)
-        found = saved_in(launch.output, launch.lora, state.files, since, until)
+        saved = trainer.saved_in(launch.output, launch.lora, state.files, since, until)
+        if saved is None:
+            raise_for([Problem("resume_unsupported", {"trainer": trainer.kind})])
+        found = saved or ()
     whole = [saved for saved in found if saved.complete and saved.step > 0]
     done = launch.first_step + max((saved.step for saved in whole), default=0)
     if whole and done >= wanted and (extends or folder.state_name == "finished"):

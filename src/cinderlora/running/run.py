@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from cinderlora.events import Event
 from cinderlora.running.base import RunBase, is_out_of_reach
+from cinderlora.running.devices import placed
 from cinderlora.running.folder import RunFolder
 from cinderlora.running.folding import Status
 from cinderlora.running.follow import POLL, Follower
@@ -25,6 +26,7 @@ from cinderlora.running.stopping import GRACE, StopReport, stop_run
 from cinderlora.types import Plan
 
 if TYPE_CHECKING:
+    from cinderlora.gpu import Gpu
     from cinderlora.registry import Registry
     from cinderlora.trainers import Trainer
 
@@ -40,18 +42,22 @@ class Events:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._pending: deque[Event] = deque()
+        self._is_up_to_date = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
         while not self._pending:
-            await anyio.lowlevel.checkpoint()
             if self._follower.ending is not None:
                 raise StopAsyncIteration
+            if self._is_up_to_date:
+                # To the next beat, which all followers have in common: the event loop wakes up once for all of them.
+                await anyio.sleep(POLL - anyio.current_time() % POLL)
+            else:
+                await anyio.lowlevel.checkpoint()  # or a program would be deaf while much is read at once
             self._pending.extend(self._follower.poll())
-            if not self._pending and not self._follower.is_behind:
-                await anyio.sleep(POLL)
+            self._is_up_to_date = not self._follower.is_behind
         return self._pending.popleft()
 
 
@@ -105,15 +111,16 @@ class Run(RunBase):
         runs: Path | str | None = None,
         detach: bool = False,
         configs: Path | str | None = None,
+        gpus: Sequence[Gpu] | None = None,
     ) -> Launching:
         """Go on with this run, which has ended: `async with run.resume() as resumed`, a run of its own.
 
         It starts from what `resume_plan` finds, and raises what that raises. Its folder lies beside this one's unless
         `runs` says otherwise. It trains the steps that are left and counts on, and in the end its files lie in the
         output folder under the steps in all; no checkpoint or sample that is there is overwritten. For the block,
-        `detach` and `configs` see `launch`.
+        `detach` and `configs` see `launch`. A training on several GPUs goes on with them unless `gpus` says otherwise.
         """
-        return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs), detach, self._registry)
+        return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs, gpus), detach, self._registry)
 
 
 class Launching:
@@ -199,6 +206,10 @@ def launch(
     runs: Path | str | None = None,
     detach: bool = False,
     configs: Path | str | None = None,
+    gpus: Sequence[Gpu] | None = None,
+    machines: int = 1,
+    machine_rank: int = 0,
+    main_address: str | None = None,
     registry: Registry | None = None,
 ) -> Launching:
     """Start a plan: `async with launch(plan) as run`. Raises `LaunchFailed`, with nothing left behind.
@@ -208,9 +219,19 @@ def launch(
     block looks after it: left normally, it waits for the end; left by an exception or cancellation, it stops the run,
     and where the program has no handling of its own for SIGTERM and hang-ups, so do these. With `detach` it does none
     of this. `registry` is for programs that registered plugins in code.
+
+    `gpus` are the cards that it sees, as `nvidia-smi` counts them; on several it trains at once, one process on each
+    through the trainer's own launcher. Steps are the optimizer's, so each takes as many batches as there are cards.
+    With `machines` (all with as many cards), launch the same plan on each, with its own `machine_rank` and the
+    `main_address` ("host" or "host:port") of the one with rank 0, which writes the LoRA.
     """
     where, kept = Path(runs) if runs else None, Path(configs) if configs else None
-    return Launching(lambda: begin(plan, where, kept), detach, registry)
+
+    def begins() -> Path:
+        on = placed(plan, gpus, machines=machines, machine_rank=machine_rank, main_address=main_address)
+        return begin(on, where, kept)
+
+    return Launching(begins, detach, registry)
 
 
 def attach(folder: Path | str, *, since: int | None = None, registry: Registry | None = None) -> Run:

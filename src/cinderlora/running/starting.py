@@ -230,13 +230,17 @@ def _launch_record(plan: Plan, run_id: str, now: float) -> dict[str, object]:
         "created": now,
         "output": str(plan.output),
         "lora": plan.lora,
-        "stages": [{"name": s.name, "argv": list(s.argv), "env": dict(s.env), "cwd": s.cwd} for s in plan.stages],
+        "stages": [
+            {"name": s.name, "argv": list(s.argv), "env": dict(s.env), "cwd": s.cwd, "processes": s.processes}
+            for s in plan.stages
+        ],
         "steps": plan.steps,
         "first_step": plan.first_step,
         "publish": None if plan.publish is None else str(plan.publish.absolute()),
         "warnings": [{"code": p.code, "params": to_json(p.params)} for p in plan.warnings],
         "zero_at_start": list(plan.zero_at_start),
         "rehearsal": plan.rehearsal,
+        "assists": plan.assists,
     }
 
 

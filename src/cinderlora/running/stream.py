@@ -98,7 +98,13 @@ class EventStream:
         return self._events(self._lines.close())
 
     def failure(
-        self, model_type: str, exit_code: int | None, lora: LoraFacts | None = None, settings: Settings | None = None
+        self,
+        model_type: str,
+        exit_code: int | None,
+        *,
+        lora: LoraFacts | None = None,
+        settings: Settings | None = None,
+        oom_kills: int = 0,
     ) -> Failure:
         """What is known of the training so far, for the `diagnose` hooks. `lines` also has the bar that first showed
         a loss that is no number."""
@@ -115,6 +121,7 @@ class EventStream:
             model_saved=self._saved,
             lora=lora,
             settings=settings,
+            oom_kills=oom_kills,
         )
 
     # ---- one line ----------------------------------------------------------------------------------------------------

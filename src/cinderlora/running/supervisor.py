@@ -28,13 +28,14 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` would take a megabyte for as long as the run lasts
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, BinaryIO
 
 POSIX = os.name == "posix"
@@ -46,6 +47,7 @@ RUN_ID = "CINDERLORA_RUN_ID"
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LOOK_EVERY = 0.5  # seconds between two looks for new files
+CARD_EVERY = 10.0  # seconds between two looks at the GPU memory: PyTorch keeps what it once took
 GROUP_GRACE = 5.0  # seconds that what is left of the trainer's group has to end
 LONGEST_GRACE = 3600.0  # seconds
 CLOCK_SLACK = 2.0  # seconds: file systems round times, FAT to two seconds
@@ -365,6 +367,18 @@ def signature(path: str) -> list[int] | None:
     return [there.st_mtime_ns, there.st_size, there.st_ino]
 
 
+def is_checkpoint(name: str, stem: str) -> bool:
+    """Whether a file's name is that of a checkpoint on the way to "STEM.safetensors", by step or by epoch. Another
+    training's LoRA may begin alike: "cg_elena-dim8" in the folder of "cg_elena"."""
+    return bool(re.fullmatch(re.escape(stem) + r"-(step[0-9]{8,}|[0-9]{6,})\.safetensors", name))
+
+
+def _is_sample(name: str, stem: str) -> bool:
+    """The same for a sample picture: step or epoch, place of the prompt, and what else there is."""
+    wanted = re.match(re.escape(stem) + r"_e?[0-9]{6,}_[0-9]+(_|\.)", name)
+    return bool(wanted) and name.lower().endswith(PICTURES)
+
+
 class Files:
     """The checkpoints and sample pictures that came up during a run, by their names relative to the output folder.
 
@@ -375,15 +389,12 @@ class Files:
     def __init__(
         self, output: str, lora: str, before: dict[str, list[int]] | None = None, names: Iterable[str] = ()
     ) -> None:
-        stem = os.path.splitext(lora)[0]
         self.output = output
         self.names = set(names)
         self.before = before or {}
         self._lora = lora
-        self._places = (
-            (output, "", stem + "-", (".safetensors",)),
-            (os.path.join(output, "sample"), "sample/", stem + "_", PICTURES),
-        )
+        self._stem = os.path.splitext(lora)[0]
+        self._places = ((output, "", is_checkpoint), (os.path.join(output, "sample"), "sample/", _is_sample))
         self._seen: dict[str, int] = {}
 
     def look(self, thoroughly: bool = False) -> bool:
@@ -397,7 +408,7 @@ class Files:
         self.before = dict(self._there(thoroughly=True))
 
     def _there(self, thoroughly: bool) -> Iterator[tuple[str, list[int]]]:
-        for folder, prefix, begins, endings in self._places:
+        for folder, prefix, is_wanted in self._places:
             try:
                 changed = os.stat(folder).st_mtime_ns
                 # One that changed just now may change again within the same tick of the file system's clock.
@@ -407,8 +418,7 @@ class Files:
                 self._seen[folder] = changed
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        wanted = entry.name.startswith(begins) and entry.name.lower().endswith(endings)
-                        wanted = wanted or (not prefix and entry.name == self._lora)
+                        wanted = is_wanted(entry.name, self._stem) or (not prefix and entry.name == self._lora)
                         if wanted and prefix + entry.name not in self.names:
                             found = signature(entry.path)
                             if found is not None:
@@ -666,6 +676,82 @@ def read_before(folder: str) -> dict[str, list[int]]:
     return {name: found for name, found in record.items() if isinstance(found, list)}
 
 
+def oom_kills() -> int | None:
+    """How many processes the kernel has ended for lack of memory since the system was started, those of all containers
+    counted; None where it does not say."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            found = re.search(rb"^oom_kill ([0-9]+)$", file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) if found else None
+
+
+class CardMemory:
+    """The most GPU memory that a run's processes were seen to hold at once, all cards together, as NVIDIA's library has
+    it: it is looked at in a thread of its own, since a driver that hangs must hold up nobody.
+
+    None where there is no such library, or it knows none of the processes: in some containers it tells other numbers.
+    Never tried on a card: it is written by NVIDIA's documentation.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.peak: int | None = None
+        self._run_id = run_id
+        self._begins: float | None = time.monotonic() + CARD_EVERY  # until then nothing is on a card
+
+    def watch(self) -> None:
+        """See to it that somebody looks. To be called often."""
+        if self._begins is not None and time.monotonic() > self._begins and sys.platform.startswith("linux"):
+            import _thread
+
+            self._begins = None
+            _thread.start_new_thread(self._watch, ())
+
+    def _watch(self) -> None:
+        try:
+            ask = _card_processes()
+            while True:
+                held = sum(used for pid, used in ask() if mark_of(pid) == self._run_id)
+                if held > (self.peak or 0):
+                    self.peak = held
+                time.sleep(CARD_EVERY)
+        except (OSError, AttributeError, ImportError, ValueError):
+            return  # there is no library, or an old one
+
+
+def _card_processes() -> Callable[[], list[tuple[int, int]]]:
+    """What asks for the processes on all cards, each with the bytes that it holds. OSError where there is no library
+    or no card, AttributeError where the library is older than 2021."""
+    import ctypes
+
+    class Info(ctypes.Structure):  # nvmlProcessInfo_t
+        _fields_ = (
+            ("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong), ("gpu_instance", ctypes.c_uint),
+            ("compute_instance", ctypes.c_uint),
+        )  # fmt: skip
+
+    nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    running = nvml.nvmlDeviceGetComputeRunningProcesses_v3
+    number = ctypes.c_uint()
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetCount_v2(ctypes.byref(number)) or not number.value:
+        raise OSError("no card")
+    cards = [ctypes.c_void_p() for _ in range(number.value)]
+    cards = [card for n, card in enumerate(cards) if not nvml.nvmlDeviceGetHandleByIndex_v2(n, ctypes.byref(card))]
+
+    def ask() -> list[tuple[int, int]]:
+        found = []
+        for card in cards:
+            count = ctypes.c_uint(256)  # more than a card has; with more it says that they are too many
+            infos = (Info * count.value)()
+            if not running(card, ctypes.byref(count), infos):
+                # All bits: the driver does not tell.
+                found += [(info.pid, info.used) for info in infos[: count.value] if info.used < 1 << 63]
+        return found
+
+    return ask
+
+
 class Supervisor:
     """One run, from the start of its trainer to the record of its end."""
 
@@ -678,6 +764,7 @@ class Supervisor:
         self.state: dict[str, Any] = {}
         self.files = Files(self.output, str(launch["lora"]))
         self.claim = Claim(os.path.join(launch.get("publish") or self.output, str(launch["lora"])))
+        self.card = CardMemory(str(launch["id"]))
         self._trainer: Any = None
         self._asked: float | None = None  # when a wish to stop was first seen
         self._has_seen_trainer = True
@@ -686,7 +773,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the first stage and record its pid; NotStarted where either cannot be done."""
-        holder = self.claim.take(self.folder)
+        holder = None if self.launch.get("assists") else self.claim.take(self.folder)
         if holder is not None:
             raise NotStarted("taken\n%s" % holder)
         try:
@@ -695,7 +782,7 @@ class Supervisor:
                 write_whole(self.folder, BEFORE, self.files.before)
             self.state = {
                 "state": "running", "supervisor": self.me, "started": time.time(), "clock": time.monotonic(),
-                "files": [],
+                "files": [], "oom_kills_before": oom_kills(),
             }  # fmt: skip
             self._start_stage(0)
         except BaseException:
@@ -721,7 +808,7 @@ class Supervisor:
         if not sys.platform.startswith("linux") or boots[0] != boots[1]:
             self.state.pop("clock", None)  # it runs since the system was started
         self.files = Files(self.output, str(self.launch["lora"]), read_before(self.folder), files)
-        if self._has_seen_trainer:
+        if self._has_seen_trainer and not self.launch.get("assists"):
             self.claim.take(self.folder)
         self._record()
 
@@ -840,7 +927,7 @@ class Supervisor:
         status = None
         while status is None and not self._has_ended(pid):
             if not hasattr(os, "waitid"):
-                found, code = os.waitpid(pid, os.WNOHANG)
+                found, code, usage = os.wait4(pid, os.WNOHANG)
                 status = code if found else None
             if status is None and select.select([readable], [], [], LOOK_EVERY)[0]:
                 os.read(readable, 4096)
@@ -852,11 +939,17 @@ class Supervisor:
         os.close(writable)
         stopped_by, grace = self._stop_request()
         end_group(pid, grace)  # while the leader is not reaped, its number is nobody else's
-        if stopped_by is not None:
+        if stopped_by is not None or self._is_spread():
             end_strays(str(self.launch["id"]), self._left_of(grace))
         if status is None:
-            status = os.waitpid(pid, 0)[1]
+            _, status, usage = os.wait4(pid, 0)
+        self._note_memory(usage)
         return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), stopped_by
+
+    def _note_memory(self, usage: Any) -> None:
+        """Keep the most memory that a process of the trainer had, of those whose end was seen by their parents."""
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self.state["max_rss_bytes"] = max(peak, self.state.get("max_rss_bytes") or 0)
 
     def _end_by_force(self, pid: int) -> None:
         """See a stop through that somebody asked for and did not live to see through themselves."""
@@ -900,9 +993,17 @@ class Supervisor:
         stopped_by, grace = self._stop_request()
         if sys.platform.startswith("linux"):
             end_group(trainer["pid"], grace, str(self.launch["id"]))
-        if stopped_by is not None:
+        if stopped_by is not None or self._is_spread():
             end_strays(str(self.launch["id"]), self._left_of(grace))
         self._record_end(None, stopped_by)
+
+    def _is_spread(self) -> bool:
+        """Whether the trainer has several processes, which PyTorch starts in sessions of their own: they outlive a
+        launcher that is killed."""
+        stages = self.launch["stages"]
+        index = self.state.get("stage")
+        stage = stages[index] if isinstance(index, int) and 0 <= index < len(stages) else {}
+        return bool(stage.get("processes", 1) != 1)
 
     def _stop_request(self) -> tuple[str | None, float]:
         """Who asked for the stop, None where nobody did; and how many seconds processes have to end."""
@@ -915,6 +1016,7 @@ class Supervisor:
         return str(request.get("by") or ""), more + GROUP_GRACE
 
     def _look(self) -> None:
+        self.card.watch()
         if self.files.look():
             with contextlib.suppress(OSError):  # no room now; the end is written for sure
                 self._record()
@@ -923,6 +1025,8 @@ class Supervisor:
 
     def _record(self, durable: bool = False) -> None:
         self.state["files"] = sorted(self.files.names)
+        if self.card.peak is not None:
+            self.state["max_vram_bytes"] = self.card.peak
         write_whole(self.folder, STATE, self.state, durable)
 
     def _record_end(self, code: int | None, stopped_by: str | None) -> None:
@@ -937,6 +1041,9 @@ class Supervisor:
         facts = lora_facts(self.lora, self.files.before.get(lora), self.launch["zero_at_start"])
         good = facts["fresh"] and facts["complete"] and facts["finite"] and facts["trained"] is not False
         finished = good and (code == 0 or (code is None and facts["all_steps"] and self._has_seen_trainer))
+        if self.launch.get("assists"):
+            self.state["assists"] = True
+            finished = code == 0
         if not finished and self._has_seen_trainer:
             self.state["partial"] = self.files.set_aside()
         if self.launch.get("publish"):
@@ -950,6 +1057,9 @@ class Supervisor:
         self.state.update(
             exit_code=code, ended=ended, seconds=seconds, stopped_by=stopped_by, lora=facts, log_length=length
         )
+        before, now = self.state.get("oom_kills_before"), oom_kills()
+        if isinstance(before, int) and now is not None:
+            self.state["oom_kills"] = max(0, now - before)
         self._insist("ended")
         self._release_room()
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinderlora import __version__
 from cinderlora.dataset import dataset_view
+from cinderlora.launchers import accelerate_launcher
 from cinderlora.sd_scripts.checkout import ENVIRONMENT, SdScripts
 from cinderlora.sd_scripts.config import dataset_text, prompt_lines, training_table
 from cinderlora.sd_scripts.resuming import OUTPUT, resumed_table, table_warnings
-from cinderlora.serial import identity, job_values, toml_text
-from cinderlora.types import Job, ModelType, Plan, Resumption, Stage
+from cinderlora.serial import toml_text
+from cinderlora.trainers import run_record
+from cinderlora.types import Job, Launcher, ModelType, Plan, Resumption, Stage
 
 if TYPE_CHECKING:
     from cinderlora.dataset import Dataset
@@ -49,16 +50,9 @@ def make_plan(
     }
     if "sample_prompts" in training:
         files[prompts] = prompt_lines(job)
-    record: dict[str, Any] = {
-        "cinderlora": __version__,
-        "job": job_values(job),
-        "trainer": trainer.record(),
-        "files": {role: identity(file) for role, file in job.models.items()},
-    }
+    command = trainer.command(model_type.script, config)
     resumed: dict[str, Any] = {}
     if resumption is not None:
-        record["resumed_from"] = {name: str(getattr(resumption, name)) for name in ("run", "path", "kind")}
-        record["resumed_from"]["step"] = resumption.step
         resumed = {"publish": job.output, "first_step": resumption.step, "resumed_from": resumption}
         resumed["warnings"] = tuple(table_warnings(training))
     return Plan(
@@ -66,14 +60,28 @@ def make_plan(
         model_type=model_type.name,
         output=job.output if resumption is None else Path(OUTPUT),
         lora=f"{job.lora_name}.safetensors",
-        stages=[Stage(name="train", argv=trainer.command(model_type.script, config), env=ENVIRONMENT)],
-        files={**files, "run.toml": toml_text(record), **view.files},
+        stages=[Stage(name="train", argv=command, env=ENVIRONMENT, launcher=_launcher(trainer, command, training))],
+        files={**files, "run.toml": run_record(job, trainer.record(), resumption), **view.files},
         links=view.links,
         configs=[name for name in (config, data, prompts) if name in files],
         steps=steps,
         zero_at_start=_zero_at_start(model_type, job),
         rehearsal=trainer.is_rehearsal,
         **resumed,
+    )
+
+
+def _launcher(trainer: SdScripts, command: Sequence[str], training: Mapping[str, Any]) -> Launcher | None:
+    """How the script is run by several processes; the rehearsal is one only."""
+    if trainer.is_rehearsal:
+        return None
+    # Each process caches a part of the pictures and reads the others' from the disk; every machine has its own view.
+    on_disk = training.get("cache_latents_to_disk") or training.get("cache_text_encoder_outputs_to_disk")
+    return accelerate_launcher(
+        command[0],
+        command[1:],
+        mixed_precision=training.get("mixed_precision"),
+        one_machine="caches_on_disk" if on_disk else "",
     )
 
 

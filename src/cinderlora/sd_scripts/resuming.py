@@ -11,15 +11,14 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from attrs import frozen
+from typing import Any
 
 from cinderlora.problems import Problem
 from cinderlora.running import supervisor
+from cinderlora.trainers import Saved
 from cinderlora.types import Resumption
 
-__all__ = ["Saved", "resumed_table", "saved_in", "table_warnings"]
+__all__ = ["resumed_table", "saved_in", "table_warnings"]
 
 OUTPUT = "output"
 """Where a resumed training writes, relative to its run folder."""
@@ -28,18 +27,6 @@ _STATE = "-state"
 # What accelerate writes into the folder of a state, in this order. The log speaks of sampler.bin, too, which is not
 # there, and the random states that it saves it cannot load under newer versions of torch: it goes on without them.
 _PICKLES = ("optimizer.bin", "scheduler.bin", "random_states_0.pkl")
-
-
-@frozen
-class Saved:
-    """Something that a training saved on its way."""
-
-    path: Path
-    kind: Literal["state", "weights"]
-    step: int
-    """As the trainer counted: without earlier runs' steps. 0: it does not say."""
-    complete: bool
-    """All is there, and no number in it is NaN or infinite."""
 
 
 def saved_in(folder: Path, lora: str, names: Iterable[str], since: float, until: float) -> list[Saved]:
@@ -60,8 +47,8 @@ def saved_in(folder: Path, lora: str, names: Iterable[str], since: float, until:
     found = [
         _state(path, stem)
         for path in _folders(folder)
-        if path.name.startswith((f"{stem}-", f"{stem}{_STATE}"))
-        and path.name.endswith(_STATE)
+        if path.name.endswith(_STATE)
+        and (path.name == stem + _STATE or supervisor.is_checkpoint(_weights(path.name), stem))
         and is_of_run(path / "train_state.json")
     ]
     for name in sorted(names):
@@ -76,6 +63,11 @@ def _folders(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return
+
+
+def _weights(name: str) -> str:
+    """What the weights are called that are saved with a state."""
+    return f"{name.removesuffix(_STATE)}.safetensors"
 
 
 def _state(path: Path, stem: str) -> Saved:
