@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from cinderlora.types import SETTINGS, Job, ModelFile, ModelType, Plan, Preset, 
 if TYPE_CHECKING:
     from cinderlora.cost.data import Estimate
     from cinderlora.events import Event
+    from cinderlora.gpu import Gpu
     from cinderlora.models import ModelLibrary
     from cinderlora.registry import Registry
     from cinderlora.running.stream import EventStream
-    from cinderlora.trainers import Trainer
+    from cinderlora.trainers import Trainer, TrainerType
     from cinderlora.types import Failure, Resumption
 
 __all__ = ["DEFAULTS", "Adapter"]
@@ -81,6 +82,16 @@ class Adapter:
     def provider(self) -> str:
         """The distribution it came from, with its version."""
         return self._registry.provider(self._plugin)
+
+    @property
+    def plugin(self) -> str:
+        """The name of the plugin that brings it."""
+        return self._plugin
+
+    @property
+    def registry(self) -> Registry:
+        """The registry that it was taken from."""
+        return self._registry
 
     # ---- presets and settings ----
 
@@ -231,6 +242,24 @@ class Adapter:
                     ) from error
         return claimed
 
+    # ---- who trains it ----
+
+    @property
+    def trainer_type(self) -> TrainerType:
+        """Where its trainers come from; raises `UnknownName` where no plugin brings one of the kind it names."""
+        return self._registry.trainer(self.type.trainer)
+
+    def find_trainer(self, path: str | Path | None = None) -> Trainer:
+        """A trainer for this type on this machine: in the folder given, or the first one where such trainers lie.
+
+        Raises `TrainerNotFound`, which says where it was looked for.
+        """
+        return self.trainer_type.find(path)
+
+    def rehearsal(self) -> Trainer:
+        """A trainer that pretends: it prints and writes what the real one does, without GPU and models."""
+        return self.trainer_type.rehearsal()
+
     # ---- from a wish to a plan ----
 
     def job(
@@ -331,16 +360,19 @@ class Adapter:
         runs: Path | None = None,
         decode: bool = False,
         progress: Callable[[int, int], object] | None = None,
+        gpus: Sequence[Gpu] | None = None,
+        machines: int = 1,
     ) -> Report:
         """Everything that can be said of a job before it costs anything: problems, and the numbers worth knowing.
 
         `runs` is the folder that the run folder will be made in, where that is not the user's own. Reads the data set,
         the headers of the model files and the trainer's checkout, and asks the machine what it has; writes nothing.
-        With `decode`, which needs the extra `pictures`, every picture is decoded: see `inspect_dataset`.
+        With `decode`, which needs the extra `pictures`, every picture is decoded: see `inspect_dataset`. `gpus` and
+        `machines` are those that `launch` will be given: several change what a step is.
         """
         from cinderlora.checks import check
 
-        return check(self, job, trainer, runs=runs, decode=decode, progress=progress)
+        return check(self, job, trainer, runs=runs, decode=decode, progress=progress, gpus=gpus, machines=machines)
 
     def vram(self, settings: Settings, models: Mapping[str, ModelFile] | None = None) -> Estimate | None:
         """The GPU memory that a training with these settings will take, with the type's usual model or with these.

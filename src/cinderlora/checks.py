@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from cinderlora.errors import SettingError
+from cinderlora.errors import LaunchFailed, SettingError
 from cinderlora.names import is_plain_file_name
 from cinderlora.problems import Problem, Report
 from cinderlora.types import SETTINGS, Job, ModelType
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
     from cinderlora.cost.data import Estimate
     from cinderlora.dataset import BucketPlan, Dataset
+    from cinderlora.gpu import Gpu
     from cinderlora.trainers import Trainer
 
 __all__ = ["check", "job_problems", "plan_problems", "within_limits"]
@@ -32,10 +33,11 @@ def check(
     runs: Path | None = None,
     decode: bool = False,
     progress: Callable[[int, int], object] | None = None,
+    gpus: Sequence[Gpu] | None = None,
+    machines: int = 1,
 ) -> Report:
     """The report of a job: see `Adapter.check`."""
     from cinderlora.dataset import difference_problems, inspect_dataset
-    from cinderlora.sd_scripts.config import derived
 
     dataset = inspect_dataset(
         job.dataset,
@@ -47,16 +49,18 @@ def check(
     problems = [
         *plan_problems(adapter, job, trainer),
         *dataset.problems,
-        *difference_problems(dataset, derived(job.settings)),
+        *difference_problems(dataset, trainer.completed(job.settings)),
         *_model_problems(adapter, job, trainer),
         *_limit_problems(adapter.looked_into(job)),
         *trainer.machine_problems(job),
         *_output_problems(job.output),
     ]
-    report, buckets = _numbers(adapter, job, dataset, problems)
-    if trainer.is_rehearsal or trainer.kind != "sd-scripts":
+    processes, refused = _processes(gpus, machines)
+    problems += [*refused, *_several_problems(job, trainer, processes)]
+    report, buckets = _numbers(adapter, job, trainer, dataset, problems, processes)
+    if trainer.is_rehearsal:
         return report
-    return _with_cost(adapter, job, buckets, report, runs)
+    return _with_cost(adapter, job, trainer, buckets, report, runs, () if refused else gpus or ())
 
 
 def plan_problems(adapter: Adapter, job: Job, trainer: Trainer) -> tuple[Problem, ...]:
@@ -178,22 +182,57 @@ def _output_problems(output: Path) -> Iterator[Problem]:
         yield Problem("output_not_writable", {"path": str(output)})
 
 
+def _processes(gpus: Sequence[Gpu] | None, machines: int) -> tuple[int, list[Problem]]:
+    """How many processes will train at once, and what speaks against the GPUs."""
+    from cinderlora.running.devices import check_devices
+
+    try:
+        return check_devices(gpus, machines), []
+    except LaunchFailed as error:
+        return 1, [Problem(error.code, error.params)]
+
+
+def _several_problems(job: Job, trainer: Trainer, processes: int) -> Iterator[Problem]:
+    """What several processes mean for the steps."""
+    s = job.settings
+    if processes > 1 and trainer.is_rehearsal:
+        yield Problem("launch_one_process", {"model_type": job.model_type})
+    elif processes > 1 and s.steps:
+        batch = (s.batch_size or 1) * (s.gradient_accumulation or 1)
+        fewer = math.ceil(s.steps / processes)
+        params = {"processes": processes, "pictures": batch * processes, "steps": s.steps, "fewer": fewer}
+        yield Problem("several_gpus", params, severity="warning", changes={"steps": fewer})
+
+
 def _recommended_vram(adapter: Adapter, job: Job) -> float | None:
     preset = adapter.presets.get(job.preset) if job.preset else None
     return preset.vram_gb if preset and preset.vram_gb else adapter.type.min_vram_gb
 
 
-def _with_cost(adapter: Adapter, job: Job, buckets: BucketPlan | None, report: Report, runs: Path | None) -> Report:
+def _with_cost(
+    adapter: Adapter,
+    job: Job,
+    trainer: Trainer,
+    buckets: BucketPlan | None,
+    report: Report,
+    runs: Path | None,
+    gpus: Sequence[Gpu],
+) -> Report:
     """The report with what the training will take, and what speaks against that on this machine."""
     from cinderlora.cost.machine import memory
-    from cinderlora.cost.problems import cost_of, disk_problems, ram_problems
+    from cinderlora.cost.problems import Cost, disk_problems, ram_problems
     from cinderlora.folders import data_folder
 
     if any(p.code in {"setting_range", "setting_choice"} for p in report.problems):
         return report  # of numbers that mean nothing
     job = within_limits(adapter.looked_into(job))
-    cost = cost_of(adapter.type, job, buckets, report.checkpoints or 0, report.samples or 0)
-    problems = [*report.problems, *_card_problems(adapter, job, cost.vram)]
+    counts = {"checkpoints": report.checkpoints or 0, "samples": report.samples or 0}
+    cost = trainer.cost(adapter.type, job, buckets, **counts) or Cost()
+    if cost.ram is not None and len(gpus) > 1:
+        each = cost.ram  # every process loads the models for itself
+        figures = {name: getattr(each, name) * len(gpus) for name in ("gb", "low", "high")}
+        cost = attrs.evolve(cost, ram=attrs.evolve(each, **figures))
+    problems = [*report.problems, *_card_problems(adapter, job, cost.vram, gpus)]
     if cost.disk is not None:
         problems += disk_problems(cost.disk, job.output, runs or data_folder() / "runs")
     if cost.ram is not None:
@@ -202,11 +241,11 @@ def _with_cost(adapter: Adapter, job: Job, buckets: BucketPlan | None, report: R
     return attrs.evolve(report, problems=problems, disk=cost.disk, disk_bytes=disk_bytes, vram=cost.vram, ram=cost.ram)
 
 
-def _card_problems(adapter: Adapter, job: Job, estimate: Estimate | None) -> Iterator[Problem]:
+def _card_problems(adapter: Adapter, job: Job, estimate: Estimate | None, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     from cinderlora.cost.problems import vram_problems
     from cinderlora.gpu import ENOUGH, holders, memory
 
-    card = memory()
+    card = memory(*gpus)
     if card is None:
         return
     others = holders()
@@ -220,27 +259,33 @@ def _card_problems(adapter: Adapter, job: Job, estimate: Estimate | None) -> Ite
         yield Problem("gpu_in_use", {"programs": others}, severity="warning")
 
 
-def _numbers(adapter: Adapter, job: Job, dataset: Dataset, problems: list[Problem]) -> tuple[Report, BucketPlan | None]:
-    """The figures of a job on its data set, and its buckets, where its settings allow to compute them."""
+def _numbers(
+    adapter: Adapter, job: Job, trainer: Trainer, dataset: Dataset, problems: list[Problem], processes: int
+) -> tuple[Report, BucketPlan | None]:
+    """The figures of a job on its data set, and its buckets, where its settings and its trainer allow to tell them."""
     from cinderlora.dataset import size_problems
-    from cinderlora.sd_scripts.config import job_buckets
 
     s = job.settings
     needed = _recommended_vram(adapter, job)
-    report = Report(problems=problems, images=len(dataset.pictures), steps=s.steps, vram_gb=needed)
+    report = Report(problems=problems, images=len(dataset.pictures), steps=s.steps, vram_gb=needed, processes=processes)
     if not dataset.sizes or any(p.code == "setting_range" for p in problems):
         return report, None
     try:
-        buckets = job_buckets(job, dataset)
+        buckets = trainer.buckets(adapter.type, job, dataset)
     except SettingError as error:
         return attrs.evolve(report, problems=[*problems, Problem(error.code, error.params)]), None
     steps, accumulation = s.steps or 0, s.gradient_accumulation or 1
     report = attrs.evolve(
         report,
-        problems=[*problems, *size_problems(dataset, buckets)],
-        steps_per_epoch=buckets.steps_per_epoch(accumulation),
-        epochs=buckets.epochs(steps, accumulation),
         checkpoints=steps // s.save_every if s.save_every else 0,
         samples=(steps // s.sample_every if s.sample_every else 0) + bool(s.sample_at_first),
+    )
+    if buckets is None:
+        return report, None
+    report = attrs.evolve(
+        report,
+        problems=[*problems, *size_problems(dataset, buckets)],
+        steps_per_epoch=buckets.steps_per_epoch(accumulation, processes),
+        epochs=buckets.epochs(steps, accumulation, processes),
     )
     return report, buckets

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cinderlora.events import Event
     from cinderlora.models.headers import Header
     from cinderlora.problems import Diagnosis
+    from cinderlora.trainers import TrainerType
     from cinderlora.types import Failure, Job, ModelFile, ModelType, Preset
 
 __all__ = [
@@ -26,12 +27,13 @@ __all__ = [
     "parse_progress",
     "presets",
     "scan_models",
+    "trainer",
 ]
 
 PROJECT = "cinderlora"
 
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(PROJECT)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(firstresult=True)
@@ -47,6 +49,24 @@ def model_type() -> ModelType:  # type: ignore[empty-body]
     ...             script="lumina_train_network.py", network_module="networks.lora_lumina",
     ...             components=[Component("model"), Component("gemma2"), Component("ae")],
     ...         )
+    """
+
+
+@hookspec
+def trainer() -> TrainerType:  # type: ignore[empty-body]
+    """Where trainers of a kind other than sd-scripts come from: a class, as a rule. It is for the model types whose
+    `trainer` is its `kind`, of whatever plugin. Called when somebody asks for such a trainer.
+
+    >>> from cinderlora import hookimpl
+    >>> from cinderlora.checkouts import Checkout
+    >>> class MusubiTuner(Checkout):
+    ...     kind, sign = "musubi-tuner", "src/musubi_tuner/hv_train_network.py"
+    ...     def problems(self, model_type, job, args): ...
+    ...     def plan(self, model_type, job, dataset, args, resumption=None): ...
+    >>> class Musubi:
+    ...     @hookimpl
+    ...     def trainer(self):
+    ...         return MusubiTuner
     """
 
 

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
     from cinderlora.adapter import Adapter
     from cinderlora.models import HeaderCache
+    from cinderlora.trainers import TrainerType
 
 __all__ = ["BrokenPlugin", "Registry"]
 
 ENTRY_POINTS = "cinderlora"
 
 # Asked one by one, so that the one that fails can be named: a wrapper would have no place there.
-_NO_WRAPPERS = ("model_type", "presets", "scan_models", "parse_progress", "diagnose")
+_NO_WRAPPERS = ("model_type", "trainer", "presets", "scan_models", "parse_progress", "diagnose")
 
 
 @frozen
@@ -63,7 +64,7 @@ class Registry(Mapping[str, "Adapter"]):
     def __init__(self, *, presets: Iterable[str | os.PathLike[str]] = ()) -> None:
         from cinderlora.sd_scripts import plugin as core
 
-        self.preset_folders = tuple(Path(folder) for folder in presets)
+        self.preset_folders: tuple[Path, ...] = tuple(Path(folder) for folder in presets)
         """Looked into whenever presets are asked for: a file that was added or mended meanwhile counts."""
         self.broken: dict[str, BrokenPlugin] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -91,13 +92,11 @@ class Registry(Mapping[str, "Adapter"]):
         disabled = {name.strip() for name in disable}
         registry = cls(presets=presets)
 
-        def own_first(entry: EntryPoint) -> tuple[bool, str]:
-            return (entry.dist is None or entry.dist.name != "cinderlora", entry.name)
-
-        for entry in sorted(entry_points(group=ENTRY_POINTS), key=own_first):
+        found = [(*_distribution(entry), entry) for entry in entry_points(group=ENTRY_POINTS)]
+        own_first = sorted(found, key=lambda one: (one[0] != "cinderlora", one[2].name))
+        for _, provider, entry in own_first:
             if entry.name in disabled:
                 continue
-            provider = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             try:
                 registry._add(entry.load(), entry.name, provider)
             except (Exception, SystemExit) as error:
@@ -129,6 +128,14 @@ class Registry(Mapping[str, "Adapter"]):
         """The names of the plugins in use, without the core's own."""
         return tuple(name for name in self._providers if name != "cinderlora")
 
+    def plugin(self, name: str) -> object:
+        """A plugin in use: the module, or the object with the hook implementations. Raises `PluginError` where there is
+        none of that name."""
+        if name not in self.plugins:
+            raise PluginError("plugin_unknown", plugin=name, known=self.plugins)
+        found: object = self._manager.get_plugin(name)
+        return found
+
     def provider(self, plugin: str) -> str:
         """Where a plugin came from: its distribution and version, the name it was registered by, or a file's path."""
         return self._providers.get(plugin, plugin)  # a preset file's name is its path
@@ -152,12 +159,41 @@ class Registry(Mapping[str, "Adapter"]):
     def __len__(self) -> int:
         return len(self._types)
 
+    def trainer(self, kind: str) -> TrainerType:
+        """Where trainers of a kind come from, e.g. `registry.trainer("sd-scripts").find()`.
+
+        Raises `UnknownName` where no plugin brings one. A plugin whose kind is taken, or that raises, is left out and
+        found in `broken`.
+        """
+        types: dict[str, TrainerType] = {}
+        providers: dict[str, str] = {}
+        for implementation in self._manager.hook.trainer.get_hookimpls():  # in the order of registration
+            plugin = implementation.plugin_name
+            try:
+                found: Any = implementation.function()
+                if found.kind in types:
+                    raise PluginError(
+                        "trainer_duplicate",
+                        trainer=found.kind,
+                        first=self.provider(providers[found.kind]),
+                        second=self.provider(plugin),
+                    )
+                types[found.kind], providers[found.kind] = found, plugin
+            except Exception as error:
+                self.broken.setdefault(plugin, BrokenPlugin(plugin, self.provider(plugin), error))
+        if kind not in types:
+            raise UnknownName("trainer_unknown", name=kind, nearest=nearest(kind, types), known=sorted(types))
+        return types[kind]
+
     def __repr__(self) -> str:
         return f"<Registry {', '.join(sorted(self)) or 'empty'}{f', {len(self.broken)} broken' if self.broken else ''}>"
 
     # An adapter is a live facade and not data: two registries are equal if they are the same one.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     # ---- for the adapter facade ----
 
@@ -230,6 +266,16 @@ class Registry(Mapping[str, "Adapter"]):
             if taken.name == kind.name:
                 raise PluginError("model_type_duplicate", model_type=kind.name, first=other, second=name)
         return kind
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    """The name of the distribution that an entry point is of, and what it is called with its version."""
+    try:
+        metadata = entry.dist.metadata if entry.dist else None  # parsed anew whenever it is asked for
+        name, version = (metadata["Name"], metadata["Version"]) if metadata else ("", "")
+    except Exception:  # what others left behind in the environment harms nobody here
+        name = version = ""
+    return (name, f"{name} {version}") if name else ("", entry.value)
 
 
 def _taking(implementation: pluggy.HookImpl) -> Callable[..., Any]:

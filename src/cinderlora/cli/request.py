@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cinderlora.config import Config
     from cinderlora.models import ModelLibrary
     from cinderlora.registry import Registry
-    from cinderlora.sd_scripts import SdScripts
+    from cinderlora.trainers import Trainer
     from cinderlora.types import Job, ModelFile, Preset
 
 __all__ = ["Options", "Request", "find_trainer", "make_request"]
@@ -36,7 +36,7 @@ class Options:
     models: Sequence[tuple[str, str]] = ()
     models_folder: Path | None = None
     extra: Sequence[tuple[str, str]] = ()
-    sd_scripts: Path | None = None
+    checkout: Path | None = None
     python: Path | None = None
     rehearsal: bool = False
     settings: Mapping[str, Any] = field(factory=dict)
@@ -55,7 +55,7 @@ class Request:
 
     adapter: Adapter
     job: Job
-    trainer: SdScripts
+    trainer: Trainer
     models_folder: Path | None
     """Where models were looked for."""
 
@@ -72,7 +72,7 @@ def make_request(options: Options, config: Config, registry: Registry) -> Reques
     if not wanted.get("type"):
         raise UnknownName("model_type_missing", known=sorted(registry))
     adapter = registry[wanted["type"]]
-    trainer = find_trainer(options, config)
+    trainer = find_trainer(options, config, adapter)
     name = wanted.get("name", "")
     folder = options.models_folder or config.models
     models = wanted.get("models", {}) | {role: Path(path).expanduser() for role, path in options.models}
@@ -92,22 +92,23 @@ def make_request(options: Options, config: Config, registry: Registry) -> Reques
     return Request(adapter=adapter, job=job, trainer=trainer, models_folder=folder)
 
 
-def find_trainer(options: Options, config: Config) -> SdScripts:
-    """The trainer: that of the options, of the configuration, or the first one found. One that is not there is an
-    error of `check`, beside all others."""
+def find_trainer(options: Options, config: Config, adapter: Adapter) -> Trainer:
+    """The trainer of a model type: that of the options, of the configuration, or the first one found. One that is not
+    there is an error of `check`, beside all others."""
     from cinderlora.errors import TrainerNotFound
-    from cinderlora.sd_scripts import SdScripts
 
+    trainer_type = adapter.trainer_type
     if options.rehearsal:
-        return SdScripts.rehearsal()
-    python = options.python or config.sd_scripts_python
-    path = options.sd_scripts or config.sd_scripts
-    if path is None:
-        try:
-            path = SdScripts.find().path
-        except TrainerNotFound as error:
-            path = Path(error.params["path"])
-    return SdScripts(path, python=python)
+        return trainer_type.rehearsal()
+    path, python = options.checkout, options.python
+    if trainer_type.kind == "sd-scripts":
+        path, python = path or config.sd_scripts, python or config.sd_scripts_python
+    if path is not None:
+        return trainer_type(path, python=python)
+    try:
+        return trainer_type.find(python=python)
+    except TrainerNotFound as error:
+        return trainer_type(error.params["path"], python=python)
 
 
 def _preset(preset: str) -> str | Preset:
@@ -159,12 +160,8 @@ def _with_found(adapter: Adapter, given: Mapping[str, Path], folder: Path | None
     if folder is None:
         return dict(given)
     roles = {c.role for c in adapter.type.components}
-    known = {role: file for role, path in given.items() if role in roles for file in _seen(adapter, path, role)}
+    # What the given ones have inside need not be found.
+    known = [file for role in roles & set(given) for file in adapter.seen(given[role]) if file.role == role]
     library: ModelLibrary = adapter.scan_models(folder.expanduser())
     others = [file for file in library.files if file.role not in given]
-    return {**ModelLibrary((*known.values(), *others), library.components).defaults(), **given}
-
-
-def _seen(adapter: Adapter, path: Path, role: str) -> list[ModelFile]:
-    """A given file as the adapter sees it, in the role it was given for: what it has inside need not be found."""
-    return [file for file in adapter.scan_models(path).files if file.role == role][:1] if path.exists() else []
+    return {**ModelLibrary((*known, *others), library.components).defaults(), **given}

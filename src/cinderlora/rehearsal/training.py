@@ -53,7 +53,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 class Training:
-    """One run. The attributes are set in the order in which the trainer prints about them."""
+    """One run. The attributes are set in the order in which the trainer prints about them.
+
+    The rehearsal of another trainer derives from it, and says by `read` and `load` what is different before training.
+    """
 
     def __init__(self, settings: Settings, kind: Kind, script: Script) -> None:
         self.settings = settings
@@ -62,11 +65,11 @@ class Training:
         self.random = np.random.default_rng(settings.optional_whole("seed"))
 
     def run(self) -> None:
-        datasets = data.read(self.settings.text("dataset_config"))
+        datasets = self.read()
         if not sum(dataset.images for dataset in datasets):
             log(NO_DATA)
             return
-        self._load(datasets)
+        self.load(datasets)
         self._prepare()
         batches = sum(dataset.batches_per_epoch() for dataset in datasets)
         accumulation = self.settings.whole("gradient_accumulation_steps")
@@ -91,7 +94,12 @@ class Training:
         log("unet dtype: torch.float32, device: cpu")
         self._train(datasets, steps, epochs, accumulation, first_epoch=resumed // per_epoch)
 
-    def _load(self, datasets: Sequence[Dataset]) -> None:
+    def read(self) -> list[Dataset]:
+        """The data sets, sorted into buckets."""
+        return data.read(self.settings.text("dataset_config"))
+
+    def load(self, datasets: Sequence[Dataset]) -> None:
+        """Load the models, and give the data sets their `latents` and `words`."""
         log("preparing accelerator")
         log("accelerator device: cpu")
         for line in self.kind.loading:

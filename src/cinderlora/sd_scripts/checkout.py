@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cinderlora.errors import TrainerNotFound
+from cinderlora.checkouts import Checkout
 from cinderlora.problems import Problem
 
 if TYPE_CHECKING:
-    from cinderlora.dataset import Dataset
+    from cinderlora.cost.problems import Cost
+    from cinderlora.dataset import BucketPlan, Dataset
     from cinderlora.sd_scripts.arguments import Arguments
     from cinderlora.sd_scripts.verify import Verification
-    from cinderlora.types import Job, ModelType, Plan, Resumption
+    from cinderlora.trainers import Saved
+    from cinderlora.types import Job, ModelType, Plan, Resumption, Settings
 
 __all__ = ["SdScripts"]
 
@@ -37,30 +38,18 @@ _OTHER_ENVIRONMENTS = {"kohya_gui.py": ("venv", ".venv"), "app.py": ("env",)}
 `kohya_gui.py`, fluxgym by its `app.py`."""
 
 
-class SdScripts:
+class SdScripts(Checkout):
     """Kohya's sd-scripts in a folder. Making one looks at nothing; `check` says what is wrong with it.
 
     `python` is the interpreter that has what sd-scripts needs; where it is not given, the checkout's own `venv` or
     `.venv`, that of the kohya_ss or fluxgym which it is a part of, then the `python` on the path.
+
+    `SdScripts.find()` looks into the folder given, then `CINDERLORA_SD_SCRIPTS` (with `CINDERLORA_SD_SCRIPTS_PYTHON`),
+    `tools/sd-scripts`, the user's data folder, `~/sd-scripts`, kohya_ss's and fluxgym's own, `/opt/sd-scripts`.
     """
 
     kind: ClassVar[str] = "sd-scripts"
-    is_rehearsal: ClassVar[bool] = False
-
-    def __init__(self, path: str | Path, *, python: str | Path | None = None) -> None:
-        self.path = Path(path).expanduser().absolute()
-        self._python = None if python is None else Path(python).expanduser()
-
-    def __repr__(self) -> str:
-        return f"SdScripts({str(self.path)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SdScripts):
-            return NotImplemented
-        return (type(self), self.path, self._python) == (type(other), other.path, other._python)
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.path, self._python))
+    sign: ClassVar[str] = "train_network.py"
 
     @staticmethod
     def rehearsal() -> RehearsalTrainer:
@@ -68,56 +57,29 @@ class SdScripts:
         return RehearsalTrainer()
 
     @classmethod
-    def find(cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> SdScripts:
-        """The first checkout there is: the path given, `CINDERLORA_SD_SCRIPTS` (with `CINDERLORA_SD_SCRIPTS_PYTHON`),
-        `tools/sd-scripts`, the user's data folder, `~/sd-scripts`, kohya_ss's and fluxgym's own, `/opt/sd-scripts`.
-
-        Raises `TrainerNotFound`, which says how to install it.
-        """
-        environ = os.environ if environ is None else environ
-        python = environ.get("CINDERLORA_SD_SCRIPTS_PYTHON") or None
-        places = list(_places(path, environ))
-        for place in places:
-            found = cls(place, python=python)
-            if found.is_there():
-                return found
-        looked = [str(place) for place in places[1:]]
-        raise TrainerNotFound("trainer_not_found", path=str(places[0]), looked=looked)
+    def places(cls) -> Iterable[Path]:
+        """The folders it usually lies in."""
+        *usual, last = super().places()
+        yield from usual
+        yield Path.home() / "kohya_ss/sd-scripts"
+        yield Path.home() / "fluxgym/sd-scripts"
+        yield last
 
     def is_there(self) -> bool:
         """Whether the folder looks like a checkout of sd-scripts, and no installation was left unfinished in it."""
-        return (self.path / "train_network.py").is_file() and not self.is_unfinished()
+        return super().is_there() and not self.is_unfinished()
 
     def is_unfinished(self) -> bool:
         """Whether `install` is at work in the folder, or was ended by force there. Calling it again cleans up."""
         return (self.path / INSTALLING).exists()
 
-    @property
-    def python(self) -> Path | None:
-        """The interpreter that runs the scripts, or None where there is none."""
-        if self._python is not None:
-            return self._python
-        for environment in self._environments():
-            python = python_of(environment)
-            if python.is_file():
-                return python
-        found = shutil.which("python") or shutil.which("python3")
-        return Path(found) if found else None
-
-    def _environments(self) -> Iterator[Path]:
-        for name in ("venv", ".venv"):
-            yield self.path / name
+    def environments(self) -> Iterator[Path]:
+        """The virtual environments that may go with the checkout."""
+        yield from super().environments()
         for sign, names in _OTHER_ENVIRONMENTS.items():
             if (self.path.parent / sign).is_file():
                 for name in names:
                     yield self.path.parent / name
-
-    @property
-    def commit(self) -> str | None:
-        """The checkout's commit, read from its `.git` without running anything; None where it has none."""
-        from cinderlora.sd_scripts.git_folder import commit_of
-
-        return commit_of(self.path)
 
     @property
     def version(self) -> str | None:
@@ -159,7 +121,7 @@ class SdScripts:
         from cinderlora.sd_scripts.arguments import argument_problems
         from cinderlora.sd_scripts.config import setting_problems
 
-        yield from self._missing(model_type)
+        yield from self.missing(model_type.script)
         known = self.arguments(model_type.script)
         yield from argument_problems(model_type.script, {**args, **job.settings.extra}, known)
         yield from setting_problems(model_type, job, args, known)
@@ -180,7 +142,33 @@ class SdScripts:
             changes = {"optimizer": "AdamW"} if package == "bitsandbytes" else {}
             yield Problem("optimizer_package", {"optimizer": optimizer, "package": package}, changes=changes)
 
-    def arguments(self, script: str) -> Arguments | None:
+    def completed(self, settings: Settings) -> Settings:
+        """The settings with what follows from others filled in where unset: alpha from dim, rate from optimizer."""
+        from cinderlora.sd_scripts.config import derived
+
+        return derived(settings)
+
+    def buckets(self, model_type: ModelType, job: Job, dataset: Dataset) -> BucketPlan:
+        """The buckets that the pictures will be sorted into; raises `SettingError` where sd-scripts could not."""
+        from cinderlora.sd_scripts.config import job_buckets
+
+        return job_buckets(job, dataset)
+
+    def cost(
+        self, model_type: ModelType, job: Job, buckets: BucketPlan | None, *, checkpoints: int, samples: int
+    ) -> Cost:
+        """What a job takes of disk and memory, as far as that can be told: see `docs/cost.md`."""
+        from cinderlora.cost.problems import cost_of
+
+        return cost_of(model_type, job, buckets, checkpoints, samples)
+
+    def saved_in(self, folder: Path, lora: str, names: Iterable[str], since: float, until: float) -> list[Saved]:
+        """The states and checkpoints that a run wrote into its output folder."""
+        from cinderlora.sd_scripts.resuming import saved_in
+
+        return saved_in(folder, lora, names, since, until)
+
+    def arguments(self, script: str, *, root: str | None = None) -> Arguments | None:
         """What a script takes, as the checkout's own source has it; where it cannot be read, as v0.10.1 has it.
 
         None for a script that nothing is known of. Kept in the user's cache folder: 0.2 seconds the first time.
@@ -189,17 +177,12 @@ class SdScripts:
 
         return known_arguments(script, self.path)
 
-    def _missing(self, model_type: ModelType) -> Iterator[Problem]:
-        if not self.is_there():
-            yield self._not_there()
-        elif not (self.path / model_type.script).is_file():
-            yield Problem("script_not_found", {"script": model_type.script, "path": str(self.path)})
-        elif self.python is None or shutil.which(self.python) is None:
-            yield self._no_python()
-
     def _not_there(self) -> Problem:
         code = "trainer_unfinished" if self.is_unfinished() else "trainer_not_found"
         return Problem(code, {"path": str(self.path)})
+
+    def _no_script(self, script: str) -> Problem:
+        return Problem("script_not_found", {"script": script, "path": str(self.path)})
 
     def _no_python(self) -> Problem:
         return Problem("trainer_python_not_found", {"path": str(self.python or self.path / "venv")})
@@ -221,15 +204,11 @@ class SdScripts:
         """The command line that trains with a configuration file."""
         return (str(self.python), str(self.path / script), "--config_file", config)
 
-    def record(self) -> dict[str, str | None]:
-        """What a run's record keeps of its trainer."""
-        return {"kind": self.kind, "path": str(self.path), "python": str(self.python), "commit": self.commit}
-
 
 class RehearsalTrainer(SdScripts):
     """The built-in miniature: a real diffusion-LoRA training in NumPy, behind the same contract as sd-scripts."""
 
-    is_rehearsal = True
+    is_rehearsal: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__(Path(__file__).parent.parent / "rehearsal", python=sys.executable)
@@ -248,12 +227,12 @@ class RehearsalTrainer(SdScripts):
     def has_package(self, name: str) -> bool | None:
         return None  # it needs none of sd-scripts'
 
-    def arguments(self, script: str) -> Arguments | None:
+    def arguments(self, script: str, *, root: str | None = None) -> Arguments | None:
         from cinderlora.sd_scripts.arguments import known_arguments
 
         return known_arguments(script)
 
-    def _missing(self, model_type: ModelType) -> Iterator[Problem]:
+    def missing(self, *scripts: str) -> Iterator[Problem]:
         return self._lacking()
 
     def _lacking(self) -> Iterator[Problem]:
@@ -273,11 +252,6 @@ class RehearsalTrainer(SdScripts):
         return {"kind": "rehearsal", "python": str(self.python), "version": __version__}
 
 
-def python_of(environment: Path) -> Path:
-    """Where the interpreter of a virtual environment is."""
-    return environment.joinpath(*(("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")))
-
-
 def optimizer_package(optimizer: str) -> str | None:
     """The package that an optimizer is in, where PyTorch does not bring it. As sd-scripts 0.10.1 imports them."""
     name = optimizer.lower()
@@ -286,19 +260,3 @@ def optimizer_package(optimizer: str) -> str | None:
     if name.startswith("dadapt"):
         return "dadaptation"
     return {"prodigy": "prodigyopt", "lion": "lion-pytorch"}.get(name)
-
-
-def _places(path: str | Path | None, environ: Mapping[str, str]) -> Iterable[Path]:
-    from cinderlora.folders import data_folder
-
-    home = Path.home()
-    if path is not None:
-        yield Path(path)
-    if environ.get("CINDERLORA_SD_SCRIPTS"):
-        yield Path(environ["CINDERLORA_SD_SCRIPTS"])
-    yield Path("tools/sd-scripts")
-    yield data_folder() / "sd-scripts"
-    yield home / "sd-scripts"
-    yield home / "kohya_ss/sd-scripts"
-    yield home / "fluxgym/sd-scripts"
-    yield Path("/opt/sd-scripts")

@@ -20,7 +20,7 @@ from cinderlora.types import SETTINGS, Job, ModelType, Settings
 if TYPE_CHECKING:
     from cinderlora.dataset import BucketPlan, Dataset, View
 
-__all__ = ["dataset_text", "job_buckets", "prompt_lines", "setting_problems", "training_table"]
+__all__ = ["dataset_text", "job_buckets", "misread", "prompt_lines", "setting_problems", "training_table"]
 
 # The script's own defaults: buckets of 256 to 1024 pixels.
 _MIN_BUCKET, _MAX_BUCKET = 256, 1024
@@ -265,14 +265,14 @@ def setting_problems(
         **s.extra,
     }
     for name, value in texts.items():
-        if _misread(value):
+        if misread(value):
             yield Problem("text_misread", {"setting": name, "value": repr(value)})
     for option, value in _options((s.sample_prompt or "").replace("{trigger}", job.trigger)):
         params = {"option": f"--{option} {value}".strip()}
         yield Problem("prompt_options", params, severity="warning")
 
 
-def _misread(value: object, *, listed: bool = False) -> bool:
+def misread(value: object, *, listed: bool = False) -> bool:
     """Whether toml 0.10.2, which sd-scripts reads with, makes something else of a text than was written.
 
     Tried on all texts of up to four characters of quotes, brackets, commas and others: it takes a text that begins with
@@ -280,7 +280,7 @@ def _misread(value: object, *, listed: bool = False) -> bool:
     """
     if isinstance(value, str):
         return value == '"' or value.startswith('""') or (listed and value.lstrip().startswith(","))
-    return isinstance(value, (list, tuple)) and any(_misread(item, listed=True) for item in value)
+    return isinstance(value, (list, tuple)) and any(misread(item, listed=True) for item in value)
 
 
 def _options(prompt: str) -> list[tuple[str, str]]:

@@ -21,10 +21,11 @@ import anyio.from_thread
 import anyio.lowlevel
 from attrs import evolve, frozen
 
+from cinderlora.checkouts import python_of
 from cinderlora.errors import InstallFailed, SettingError
 from cinderlora.frozendict import FrozenDict
 from cinderlora.sd_scripts.building_site import building_site
-from cinderlora.sd_scripts.checkout import SdScripts, python_of
+from cinderlora.sd_scripts.checkout import SdScripts
 from cinderlora.sd_scripts.git_folder import commit_of
 from cinderlora.sd_scripts.processes import Commands, Outcome
 from cinderlora.sd_scripts.torch_builds import BUILDS, TorchBuild, build_for, nvidia_cards

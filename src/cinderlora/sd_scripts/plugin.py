@@ -1,4 +1,5 @@
-"""The core's own plugin: how sd-scripts' output is read, and why its trainings fail. Asked last, after all others."""
+"""The core's own plugin: sd-scripts as a trainer, how its output is read, and why its trainings fail. The last two are
+asked after all others."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ from cinderlora.hookspecs import hookimpl
 if TYPE_CHECKING:
     from cinderlora.events import Event
     from cinderlora.problems import Diagnosis
+    from cinderlora.trainers import TrainerType
     from cinderlora.types import Failure
+
+
+@hookimpl
+def trainer() -> TrainerType:
+    from cinderlora.sd_scripts.checkout import SdScripts
+
+    return SdScripts
 
 
 @hookimpl(trylast=True)
