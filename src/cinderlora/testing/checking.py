@@ -1,0 +1,177 @@
+"""What a check is: a named callable that says what to change, and the plugin that it looks at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+from unittest import SkipTest
+
+from attrs import define, frozen
+
+from cinderlora.adapter import Adapter
+from cinderlora.errors import CinderloraError
+from cinderlora.models.headers import Header
+from cinderlora.registry import Implementation, Registry
+from cinderlora.sd_scripts.arguments import Arguments
+from cinderlora.testing.pictures import draw_pictures
+from cinderlora.trainers import Trainer
+from cinderlora.types import Job, Preset
+
+__all__ = ["Check", "Subject", "calling", "fail", "skip"]
+
+
+@frozen
+class Check:
+    """One thing that a plugin has to do right.
+
+    Call it: it raises `AssertionError` that says what to change, and `unittest.SkipTest`, which pytest knows, where
+    nothing can be said.
+    """
+
+    name: str
+    function: Callable[[Subject], None]
+    subject: Subject
+
+    def __call__(self) -> None:
+        __tracebackhide__ = True
+        try:
+            self.function(self.subject)
+        except CinderloraError as error:
+            raise AssertionError(str(error)) from error
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def fail(message: str) -> NoReturn:
+    """What is wrong, and what to change."""
+    __tracebackhide__ = True
+    raise AssertionError(message)
+
+
+def skip(why: str) -> NoReturn:
+    """Why nothing can be said, and what would help."""
+    raise SkipTest(why)
+
+
+@contextmanager
+def calling(hook: str, what: str = "") -> Iterator[None]:
+    """What a plugin raises is a failed check, which names the hook."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except (AssertionError, SkipTest, CinderloraError):
+        raise
+    except Exception as error:
+        raise AssertionError(
+            f"{hook} raised {type(error).__name__}{f' for {what}' if what else ''}: {error}. It must not raise."
+        ) from error
+
+
+@define(eq=False, slots=False)
+class Subject:
+    """The plugin that is looked at, and what its author told of it."""
+
+    plugin: object
+    headers: Mapping[str, tuple[Header, ...]]
+    """Headers of its own components, by role."""
+    others: tuple[Header, ...]
+    """Headers that it has to leave alone, besides those that are known here."""
+    checkout: Path | None
+    """A checkout of the trainer, whose own script is asked."""
+    arguments: Mapping[str, Any] | Path | None
+    """The script's arguments where there is no checkout: as `SdScripts.arguments` gives them, or a JSON file."""
+    logs: tuple[bytes, ...]
+    """Output of its trainer."""
+    rehearsal: bool
+    """Whether its trainer has a rehearsal."""
+    import_seconds: float
+    """How long importing it may take."""
+
+    @cached_property
+    def name(self) -> str:
+        """What the plugin is called in messages, and registered as."""
+        plugin = self.plugin
+        return plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__name__
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it brings a model type; one that does not is for those of others."""
+        return callable(getattr(self.plugin, "model_type", None))
+
+    def registry(self) -> Registry:
+        """A new registry with the plugin: an adapter alone, another one beside all installed adapters."""
+        if self.is_adapter:
+            registry = Registry()
+            registry.register(self.plugin, name=self.name)
+        else:
+            registry = Registry.from_installed(disable=())
+            if self.registered_as(registry) is None:
+                registry.register(self.plugin, name=self.name)
+        return registry
+
+    def registered_as(self, registry: Registry) -> str | None:
+        """The plugin's name in a registry."""
+        return next((name for name in registry.plugins if registry.plugin(name) is self.plugin), None)
+
+    def adapters(self) -> list[Adapter]:
+        """What the plugin has a part in: its own model type, or all that are installed."""
+        registry = self.registry()
+        if not registry:
+            fail(f"{self.name} has no model_type, and no adapter is installed that it could be tried with.")
+        return list(registry.values())
+
+    def adapter(self) -> Adapter:
+        """The adapter that the plugin is."""
+        return self.adapters()[0]
+
+    def implementations(self, adapter: Adapter, hook: str) -> list[Implementation]:
+        """The plugin's own functions for a hook."""
+        registry = adapter.registry
+        name = self.registered_as(registry)
+        return [found for found in registry.implementations(hook, adapter.plugin) if found.plugin == name]
+
+    def trainer(self, adapter: Adapter) -> Trainer:
+        """The trainer that only pretends."""
+        if not self.rehearsal:
+            skip("its trainer has no rehearsal (rehearsal=False)")
+        return adapter.rehearsal()
+
+    def job(self, adapter: Adapter, folder: Path, preset: str | Preset | None = None, **settings: Any) -> Job:
+        """A job of four pictures and four steps, whose names and paths are not the easiest."""
+        pictures = folder / "data sets" / "elena ü's"
+        if not pictures.exists():
+            draw_pictures(pictures)
+        small = {"resolution": 64, "steps": 4, "save_every": 2, "sample_every": 2, "sample_steps": 2}
+        return adapter.job(
+            name="elena",
+            trigger="elena",
+            dataset=pictures,
+            output=folder / "loras ü",
+            preset=preset,
+            **small | settings,
+        )
+
+    def known_arguments(self, adapter: Adapter) -> Arguments | None:
+        """What the model type's script takes; None where nobody said."""
+        found = None
+        if self.checkout is not None:
+            found = _told_by(adapter.trainer_type(self.checkout), adapter)
+        if found is None and self.arguments is not None:
+            given = self.arguments
+            found = json.loads(given.read_text(encoding="utf-8")) if isinstance(given, Path) else given
+        if found is None and self.rehearsal:
+            found = _told_by(adapter.rehearsal(), adapter)
+        return found if found is None or isinstance(found, Arguments) else Arguments(found)
+
+
+def _told_by(trainer: Trainer, adapter: Adapter) -> Mapping[str, Any] | None:
+    """What a trainer says of a script's arguments, if it is one that can."""
+    tell = getattr(trainer, "arguments", None)
+    found: Mapping[str, Any] | None = tell(adapter.type.script) if callable(tell) else None
+    return found
