@@ -25,7 +25,7 @@ COMMANDS = {
     "check": ("train", "Say what is wrong with a training before it starts."),
     "presets": ("presets", "List, show, compare and save presets."),
     "import": ("importing", "Take over a configuration of kohya_ss, sd-scripts, OneTrainer or ai-toolkit."),
-    "adapters": ("tables", "List the model types, and where they come from."),
+    "adapters": ("adapters", "List the model types, check a plugin, begin a new one."),
     "models": ("models", "List the model files in a folder."),
     "dataset": ("dataset", "Say what is in a data set, and what is wrong with it."),
     "runs": ("runs", "List the trainings, newest first."),

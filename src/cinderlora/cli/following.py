@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import frozen
+from attrs import field, frozen
 
 from cinderlora.cli.app import DONE, FAILED, STOPPED
 from cinderlora.cli.display import Display, display_for
@@ -36,6 +36,8 @@ class Launch:
     details: str = ""
     runs: Path | None = None
     configs: Path | None = None
+    devices: Mapping[str, Any] = field(factory=dict)
+    """The GPUs and machines, as `cinderlora.launch` takes them."""
 
 
 def train_and_follow(terminal: Terminal, launch: Launch, *, detach: bool = False) -> int:
@@ -86,7 +88,7 @@ async def _watch(terminal: Terminal, run: Run, title: str) -> int:
 def _launched(launch: Launch) -> Any:
     from cinderlora import launch as start
 
-    return start(launch.plan, runs=launch.runs, configs=launch.configs, detach=True)
+    return start(launch.plan, runs=launch.runs, configs=launch.configs, detach=True, **launch.devices)
 
 
 # ---- showing it ------------------------------------------------------------------------------------------------------

@@ -1,13 +1,10 @@
-"""`adapters`, and the tables that other commands show."""
+"""The tables that commands show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import click
-
-from cinderlora.cli.job_options import json_option
 from cinderlora.cli.terminal import Terminal, clean
 from cinderlora.registry import Registry
 
@@ -15,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["adapters", "print_aligned", "print_table", "show_broken"]
+__all__ = ["print_aligned", "print_table", "show_broken"]
 
 
 def print_table(terminal: Terminal, heads: Sequence[str | Text], rows: Iterable[Sequence[object]]) -> None:
@@ -40,49 +37,6 @@ def print_aligned(terminal: Terminal, table: Table) -> None:
     with terminal.out.capture() as captured:
         terminal.out.print(table)
     terminal.print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
-
-
-@click.command(params=[json_option()])
-@click.pass_obj
-def adapters(terminal: Terminal) -> None:
-    """List the model types, where they come from, and plugins that cannot be used."""
-    registry = terminal.registry
-    found = list(registry.values())
-    named = {adapter.name: list(adapter.presets) for adapter in found}  # asking for them finds what is broken there
-    if terminal.json:
-        for adapter in found:
-            kind = adapter.type
-            terminal.record(
-                {
-                    "name": kind.name,
-                    "title": kind.title,
-                    "script": kind.script,
-                    "network_module": kind.network_module,
-                    "min_vram_gb": kind.min_vram_gb,
-                    "components": [c.role for c in kind.components],
-                    "presets": named[kind.name],
-                    "provider": adapter.provider,
-                }
-            )
-        for broken in registry.broken.values():
-            terminal.record({"broken": {"name": broken.name, "provider": broken.provider, "why": str(broken)}})
-        return
-    if not found:
-        terminal.note(terminal.say("no_adapters"))
-    rows = [
-        (
-            a.name,
-            a.title,
-            f"{a.type.min_vram_gb:g} GB" if a.type.min_vram_gb is not None else "",
-            ", ".join(named[a.name]),
-            a.type.script,
-            a.provider,
-        )
-        for a in found
-    ]
-    if rows:
-        print_table(terminal, ("type", "name", "min_vram", "presets", "script", "provider"), rows)
-    show_broken(terminal, registry)
 
 
 def show_broken(terminal: Terminal, registry: Registry) -> None:

@@ -54,8 +54,8 @@ class Terminal:
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
         options = argv[: argv.index("--")] if "--" in argv else argv
-        self.json = "--json" in options
-        self.debug = "--debug" in options or bool(environ.get("CINDERLORA_DEBUG"))
+        self.json: bool = "--json" in options
+        self.debug: bool = "--debug" in options or bool(environ.get("CINDERLORA_DEBUG"))
 
     @cached_property
     def config(self) -> Config:

@@ -171,6 +171,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "import_next": ("Next: {command}", "Weiter: {command}"),
     "folder_word": ("FOLDER", "ORDNER"),
     "name_word": ("NAME", "NAME"),
+    "check_ok": ("ok", "ok"),
+    "check_failed": ("change", "ändern"),
+    "check_skipped": ("skipped", "entfällt"),
+    "check_all_right": (
+        "All right: {ok} checks, {skipped} skipped.",
+        "Alles in Ordnung: {ok} Prüfungen, {skipped} entfallen.",
+    ),
+    "check_to_change": (
+        "To be changed: {failed} of {tried} checks, {skipped} skipped.",
+        "Zu ändern: {failed} von {tried} Prüfungen, {skipped} entfallen.",
+    ),
+    "adapter_next": (
+        "Next:\n  pip install -e '{folder}[test]'\n  cinderlora adapters check {name}",
+        "Weiter:\n  pip install -e '{folder}[test]'\n  cinderlora adapters check {name}",
+    ),
     "no_adapters": (
         "No adapter is installed or all are disabled (CINDERLORA_DISABLE).",
         "Kein Adapter ist installiert, oder alle sind abgeschaltet (CINDERLORA_DISABLE).",
