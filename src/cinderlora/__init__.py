@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         Stopped,
         Warned,
     )
+    from cinderlora.history.losses import LossCurve
+    from cinderlora.history.pruning import Pruned, Pruning, prune_runs
     from cinderlora.hookspecs import hookimpl
     from cinderlora.importing import Imported, import_config
     from cinderlora.models import Header, ModelLibrary
@@ -110,6 +112,10 @@ _HOMES = {
     "Started": "events",
     "Stopped": "events",
     "Warned": "events",
+    "LossCurve": "history.losses",
+    "Pruned": "history.pruning",
+    "Pruning": "history.pruning",
+    "prune_runs": "history.pruning",
     "hookimpl": "hookspecs",
     "Imported": "importing",
     "import_config": "importing",
@@ -186,6 +192,7 @@ __all__ = [
     "Link",
     "Log",
     "LoraFacts",
+    "LossCurve",
     "ModelFile",
     "ModelLibrary",
     "ModelType",
@@ -196,6 +203,8 @@ __all__ = [
     "Preset",
     "Problem",
     "Progress",
+    "Pruned",
+    "Pruning",
     "Queue",
     "QueueError",
     "QueueStatus",
@@ -229,6 +238,7 @@ __all__ = [
     "launch",
     "list_datasets",
     "preset_folders",
+    "prune_runs",
     "runs",
     "status",
     "to_json",

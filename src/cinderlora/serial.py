@@ -19,6 +19,8 @@ from cinderlora.types import PRESET_FIELDS, SETTINGS, Job, ModelFile, Plan, Pres
 if TYPE_CHECKING:
     import cattrs
 
+    from cinderlora.dataset import Dataset
+
 __all__ = ["load_preset", "read_plan", "read_toml", "save_preset", "to_json", "write_toml"]
 
 
@@ -326,3 +328,19 @@ def identity(file: ModelFile | Path) -> dict[str, Any]:
     size, changed = sum(part["size"] for part in parts), max(part["mtime_ns"] for part in parts)
     one = {"path": str(path), "size": size, "mtime_ns": changed}
     return one | ({"parts": parts} if len(parts) > 1 else {})
+
+
+def dataset_identity(dataset: Dataset) -> dict[str, Any]:
+    """What tells later whether a data set is still the same: how many pictures and captions, and a checksum of the
+    pictures' names, bytes and times of change and of the captions' texts."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for picture in dataset.pictures:
+        try:
+            changed = picture.path.stat().st_mtime_ns
+        except OSError:
+            changed = 0  # removed since it was read
+        for part in (str(picture.path), str(picture.file_size), str(changed), picture.caption or ""):
+            digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    return {"pictures": len(dataset.pictures), "captions": dataset.captions, "sha256": digest.hexdigest()}

@@ -14,8 +14,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -26,7 +27,7 @@ from cinderlora.queues.entries import Entry
 from cinderlora.queues.watching import POLL as QUEUE_POLL
 from cinderlora.running.base import RunBase, is_out_of_reach
 from cinderlora.running.devices import placed
-from cinderlora.running.folder import RunFolder
+from cinderlora.running.folder import RunFolder, StateName
 from cinderlora.running.follow import POLL, Follower
 from cinderlora.running.signals import farewell
 from cinderlora.running.starting import begin
@@ -127,6 +128,24 @@ class Run(RunBase):
         """
         return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs, gpus), detach, self._registry)
 
+    def repeat(
+        self,
+        *,
+        name: str | None = None,
+        trainer: Trainer | None = None,
+        runs: Path | str | None = None,
+        detach: bool = False,
+        configs: Path | str | None = None,
+        gpus: Sequence[Gpu] | None = None,
+    ) -> Launching:
+        """Launch the same again, as the run's record has it: `with run.repeat() as again`. Raises what `repeat_plan`
+        raises; what has changed since, `changes()` says, and the new run's first events.
+
+        Its LoRA takes the place of the earlier one unless it is given another `name`. Its run folder lies beside this
+        one's unless `runs` says otherwise. For the block, `detach` and `configs` see `launch`; for `gpus`, `resume`.
+        """
+        return Launching(lambda: self._begin_repeated(name, trainer, runs, configs, gpus), detach, self._registry)
+
 
 class Launching:
     """The context manager that `launch` and `Run.resume` give. Ctrl-C inside the block stops the run."""
@@ -212,9 +231,20 @@ def attach(folder: Path | str, *, since: int | None = None, registry: Registry |
     return Run.at(folder, since=since, registry=registry)
 
 
-def runs(folder: Path | str | None = None, *, registry: Registry | None = None) -> list[Run]:
-    """The runs in a folder of runs, newest first. As `cinderlora.runs`, blocking."""
-    return Run.all_in(folder, registry=registry)
+def runs(
+    folder: Path | str | None = None,
+    *,
+    state: StateName | Collection[StateName] | None = None,
+    model_type: str | None = None,
+    name: str | None = None,
+    since: datetime | float | None = None,
+    limit: int | None = None,
+    registry: Registry | None = None,
+) -> list[Run]:
+    """The runs in a folder of runs, newest first, all or those that are meant. As `cinderlora.runs`, blocking."""
+    return Run.all_in(
+        folder, state=state, model_type=model_type, name=name, since=since, limit=limit, registry=registry
+    )
 
 
 class Watching:

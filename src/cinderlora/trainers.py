@@ -114,14 +114,20 @@ class TrainerType(Protocol):
         """One that pretends: it prints and writes what the real one does, without GPU and models."""
 
 
-def run_record(job: Job, trainer: Mapping[str, str | None], resumption: Resumption | None = None) -> str:
+def run_record(
+    job: Job,
+    trainer: Mapping[str, str | None],
+    resumption: Resumption | None = None,
+    *,
+    dataset: Dataset | None = None,
+) -> str:
     """The text of `run.toml` for a plan's `files`: what it takes to repeat the run, and to resume it.
 
     `trainer` is what is to be known of the trainer; of `kind`, `path` and `python` it is made again ("rehearsal" stands
-    for one that pretends). Reads the sizes and times of the model files.
+    for one that pretends). Reads the sizes and times of the model files, and of the `dataset` where it is given.
     """
     from cinderlora import __version__
-    from cinderlora.serial import identity, job_values, toml_text
+    from cinderlora.serial import dataset_identity, identity, job_values, toml_text
 
     record: dict[str, Any] = {
         "cinderlora": __version__,
@@ -129,6 +135,8 @@ def run_record(job: Job, trainer: Mapping[str, str | None], resumption: Resumpti
         "trainer": trainer,
         "files": {role: identity(file) for role, file in job.models.items()},
     }
+    if dataset is not None:
+        record["dataset"] = dataset_identity(dataset)
     if resumption is not None:
         record["resumed_from"] = {name: str(getattr(resumption, name)) for name in ("run", "path", "kind")}
         record["resumed_from"]["step"] = resumption.step

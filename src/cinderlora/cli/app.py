@@ -28,7 +28,7 @@ COMMANDS = {
     "adapters": ("adapters", "List the model types, check a plugin, begin a new one."),
     "models": ("models", "List the model files in a folder."),
     "dataset": ("dataset", "Say what is in a data set, and what is wrong with it."),
-    "runs": ("runs", "List the trainings, newest first."),
+    "runs": ("runs", "List the trainings, newest first; show, compare, repeat, prune them."),
     "watch": ("runs", "Watch a training that goes on, or see one that has ended."),
     "stop": ("runs", "Stop a training."),
     "queue": ("queue", "Train one after the other: add, list, hold, remove, run, watch."),

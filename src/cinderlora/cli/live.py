@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cinderlora.cli.curves import sparkline
 from cinderlora.cli.display import phase_text, saved_text, warning_text
 from cinderlora.cli.summary import show_outcome
 from cinderlora.cli.terminal import Terminal, clean, duration, loss_text
@@ -31,11 +32,10 @@ from cinderlora.running.folding import Status, fold
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Live", "sparkline"]
+__all__ = ["Live"]
 
 _LOG_LINES = 4
 _POINTS = 512
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 class Live:
@@ -155,16 +155,6 @@ class Losses:
     def points(self) -> list[float]:
         """The losses in the order of the steps."""
         return list(self._kept.values())
-
-
-def sparkline(points: Sequence[float], width: int) -> str:
-    """The points as a row of at most `width` bars, each the mean of its share, between the least and the greatest."""
-    count = min(width, len(points))
-    shares = [points[i * len(points) // count : (i + 1) * len(points) // count] for i in range(count)]
-    means = [sum(share) / len(share) for share in shares]
-    low, high = min(means, default=0.0), max(means, default=0.0)
-    reach = (high - low) or 1.0
-    return "".join(_BARS[min(len(_BARS) - 1, int((mean - low) / reach * len(_BARS)))] for mean in means)
 
 
 def _line(text: str, style: str = "") -> Text:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cinderlora.queues import Outcome
     from cinderlora.sync import Queue
 
-__all__ = ["show_list", "show_outcomes", "watch_lines", "watch_live"]
+__all__ = ["show_list", "show_outcomes", "value_text", "watch_lines", "watch_live"]
 
 _COLOURS = {
     "running": "cyan",
@@ -221,7 +221,7 @@ def show_outcomes(terminal: Terminal, outcomes: Sequence[Outcome]) -> None:
         table.add_row(
             str(outcome.entry.id),
             Text(clean(outcome.entry.name)),
-            *(Text(clean(_value(outcome.settings.get(name)))) for name in varied),
+            *(Text(clean(value_text(outcome.settings.get(name)))) for name in varied),
             Text(loss_text(outcome.loss), "bold green" if best else ""),
             duration(outcome.seconds) if outcome.seconds is not None else "-",
             Text(clean(ended), "" if outcome.result and is_wide else _COLOURS.get(outcome.entry.state, "")),
@@ -237,7 +237,8 @@ def _ending(terminal: Terminal, outcome: Outcome) -> str:
     return f"{state} [{outcome.diagnosis.code}]" if outcome.diagnosis is not None else state
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A setting's value for people."""
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cinderlora.trainers import Trainer
     from cinderlora.types import Plan
 
-__all__ = ["resume"]
+__all__ = ["resume", "trainer_asked_for"]
 
 
 @click.command(params=[json_option(), folder_option])
@@ -63,7 +63,9 @@ def resume(
     registry = Registry.from_installed()
     folder = runs_folder or terminal.config.runs
     found = newest_run(folder, registry) if run is None else find_run(run, folder, registry, newest=False)
-    plan = found.resume_plan(steps=steps, trainer=_trainer(found, registry[found.model_type], checkout, python))
+    plan = found.resume_plan(
+        steps=steps, trainer=trainer_asked_for(found, registry[found.model_type], checkout, python)
+    )
     if dry_run:
         if not terminal.json:
             terminal.problems(plan.warnings)
@@ -81,7 +83,7 @@ def resume(
     return train_and_follow(terminal, launch, detach=detach)
 
 
-def _trainer(run: Run, adapter: Adapter, checkout: Path | None, python: Path | None) -> Trainer | None:
+def trainer_asked_for(run: Run, adapter: Adapter, checkout: Path | None, python: Path | None) -> Trainer | None:
     """The trainer that was asked for: what was not said is as the run had it. None: all of it."""
     from cinderlora.running.resuming import recorded_trainer
 

@@ -1,4 +1,4 @@
-"""`runs`, `watch` and `stop`."""
+"""`runs`, which lists them, `watch` and `stop`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from cinderlora.cli.job_options import json_option
-from cinderlora.cli.terminal import Terminal, clean
+from cinderlora.cli.options import When, name_option, states_option, type_option
+from cinderlora.cli.terminal import Terminal, clean, duration, loss_text
 from cinderlora.errors import RunNotFound
 from cinderlora.registry import Registry
 
 if TYPE_CHECKING:
     from cinderlora.running import Run, StopReport
 
-__all__ = ["find_run", "folder_option", "newest_run", "runs", "stop", "watch"]
+__all__ = ["COLOURS", "find_run", "folder_option", "newest_run", "runs", "state_text", "stop", "watch"]
 
-_COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow", "lost": "red"}
+COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow", "lost": "red"}
+
+_WIDE = 110  # columns, from which on there is room for loss and duration
 
 folder_option = click.Option(
     ["--runs", "runs_folder"],
@@ -30,16 +33,77 @@ folder_option = click.Option(
 )
 
 
-@click.command(params=[json_option()])
+_MORE = ("show", "compare", "repeat", "prune")
+
+
+class Runs(click.Group):
+    """The commands that look back. Without one of them, what is there is listed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in {"list", *_MORE, *self.get_help_option_names(ctx)}:
+            if len(args) > 0:
+                _refuse_mistyped(args[0])
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["list", *_MORE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MORE:
+            return super().get_command(ctx, cmd_name)
+        from cinderlora.cli import history
+
+        command: click.Command = getattr(history, cmd_name)
+        return command
+
+
+def _refuse_mistyped(word: str) -> None:
+    """A word that looks like a command and is no folder was not meant for one."""
+    from cinderlora.errors import UnknownName
+    from cinderlora.names import nearest
+
+    near = None if word.startswith("-") or Path(word).exists() else nearest(word, _MORE)
+    if near is not None:
+        known = ["list", *_MORE]
+        raise UnknownName("command_unknown", name=f"runs {word}", nearest=f"runs {near}", known=known)
+
+
+@click.group(cls=Runs, invoke_without_command=True)
+def runs() -> None:
+    """List the trainings, newest first; show, compare, repeat and remove them.
+
+    \b
+    cinderlora runs
+    cinderlora runs --state failed --since 7d
+    cinderlora runs show elena --plot loss.png
+    """
+
+
+@runs.command("list", params=[json_option()])
 @click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many.")
+@states_option
+@type_option
+@name_option
+@click.option("--since", type=When(), metavar="WHEN", help="Only those launched since: 2026-01-31, 12h, 7d.")
 @click.pass_obj
-def runs(terminal: Terminal, folder: Path | None, limit: int) -> None:
-    """List the trainings, newest first."""
+def list_runs(
+    terminal: Terminal,
+    folder: Path | None,
+    limit: int,
+    states: Sequence[str],
+    model_type: str | None,
+    name: str | None,
+    since: float | None,
+) -> None:
+    """List the trainings, newest first. This is what `cinderlora runs` alone does, too."""
+    import cinderlora
     from cinderlora.cli.tables import print_table
 
     folder = folder or terminal.config.runs
-    found = _all_runs(folder, Registry.from_installed())[:limit]
+    about: Any = {"state": states or None, "model_type": model_type, "name": name, "since": since, "limit": limit}
+    found = cinderlora.runs(folder, registry=Registry.from_installed(), **about)
     if terminal.json:
         for run in found:
             with suppress(RunNotFound):  # removed since
@@ -48,11 +112,14 @@ def runs(terminal: Terminal, folder: Path | None, limit: int) -> None:
     if not found:
         terminal.note(terminal.say("no_runs", folder=folder or _default_folder()))
         return
-    rows = []
+    heads: tuple[str, ...] = ("state", "name", "type", "progress", "loss_word", "time", "when", "run")
+    rows: list[tuple[object, ...]] = []
     for run in found:
         with suppress(RunNotFound):
             rows.append(_row(terminal, run))
-    print_table(terminal, ("state", "name", "type", "progress", "when", "run"), rows)
+    if terminal.out.width < _WIDE:
+        heads, rows = (*heads[:4], *heads[6:]), [(*row[:4], *row[6:]) for row in rows]
+    print_table(terminal, heads, rows)
 
 
 @click.command(params=[json_option(), folder_option])
@@ -105,7 +172,7 @@ def stop(
 def _show_stopped(terminal: Terminal, run: Run, report: StopReport) -> None:
     name = run.folder.name
     if report.already_ended:
-        terminal.print(terminal.say("stop_over", run=name, state=_state(terminal, report.state)))
+        terminal.print(terminal.say("stop_over", run=name, state=state_text(terminal, report.state)))
         return
     if report.forced:
         terminal.note(terminal.say("stop_forced", names=", ".join(f"{p.name} {p.pid}" for p in report.forced)))
@@ -180,19 +247,21 @@ def _default_folder() -> Path:
 # ---- the list --------------------------------------------------------------------------------------------------------
 
 
-def _row(terminal: Terminal, run: Run) -> Sequence[object]:
+def _row(terminal: Terminal, run: Run) -> tuple[object, ...]:
     from rich.text import Text
 
-    status = run.status
+    figures, seconds = run.figures, run.seconds
     progress = ""
-    if status.total:
-        progress = f"{status.step or 0}/{status.total} ({100 * (status.step or 0) // status.total}%)"
+    if figures.total:
+        progress = f"{figures.step or 0}/{figures.total} ({100 * (figures.step or 0) // figures.total}%)"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
-    state = Text(_state(terminal, run.state), _COLOURS.get(run.state, ""))
-    return (state, run.name, run.model_type, progress, when, run.folder.name)
+    took = "" if seconds is None else duration(seconds)
+    state = Text(state_text(terminal, run.state), COLOURS.get(run.state, ""))
+    return (state, run.name, run.model_type, progress, loss_text(figures.loss), took, when, run.folder.name)
 
 
-def _state(terminal: Terminal, state: str) -> str:
+def state_text(terminal: Terminal, state: str) -> str:
+    """How a run stands, in the person's language."""
     return terminal.say(f"state_{state}" if state in {"failed", "stopped"} else state)
 
 

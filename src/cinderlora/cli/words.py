@@ -216,6 +216,61 @@ WORDS: dict[str, tuple[str, str]] = {
     "state_failed": ("failed", "gescheitert"),
     "state_stopped": ("stopped", "gestoppt"),
     "lost": ("lost", "verloren"),
+    # looking back
+    "loss_word": ("Loss", "Loss"),
+    "average_word": ("moving average", "gleitender Durchschnitt"),
+    "loss_average": (
+        "Loss: the moving average of the trainer's bar",
+        "Loss: der gleitende Durchschnitt aus der Anzeige",
+    ),
+    "loss_per_step": (
+        "Loss: the moving average of the losses of the steps",
+        "Loss: der gleitende Durchschnitt der Loss-Werte der Schritte",
+    ),
+    "loss_both": (
+        "The loss of each step, and its moving average",
+        "Der Loss jedes Schritts und sein gleitender Durchschnitt",
+    ),
+    "rate_is": (
+        "Learning rate: {first} at first, {last} at last, between {least} and {greatest}",
+        "Lernrate: erst {first}, zuletzt {last}, zwischen {least} und {greatest}",
+    ),
+    "preset_word": ("Preset", "Preset"),
+    "dataset_word": ("Data set", "Dataset"),
+    "lora": ("LoRA", "LoRA"),
+    "settings": ("Settings", "Einstellungen"),
+    "plot_is": ("Loss curve: {path}", "Loss-Kurve: {path}"),
+    "course": ("Course", "Verlauf"),
+    "ended": ("Ended", "Ende"),
+    "compare_two": ("Name at least two runs.", "Mindestens zwei Läufe nennen."),
+    "compare_same": ("Their settings do not differ.", "Ihre Einstellungen unterscheiden sich nicht."),
+    "compare_averages": (
+        "The losses are moving averages; all courses have one scale.",
+        "Die Loss-Werte sind gleitende Durchschnitte; alle Verläufe haben einen Maßstab.",
+    ),
+    "repeat_of": ("again as {run}", "noch einmal wie {run}"),
+    "repeat_unchanged": ("Nothing has changed since {run}.", "Seit {run} hat sich nichts geändert."),
+    "repeat_replaces": (
+        "The earlier LoRA will be replaced, unless another --name is given: {lora}",
+        "Das frühere LoRA wird ersetzt, außer mit einem anderen --name: {lora}",
+    ),
+    "repeat_ask": ("Train anyway?", "Trotzdem trainieren?"),
+    "prune_rule": (
+        "Say which: --older-than 30d, --keep N or --state failed.",
+        "Sagen, welche: --older-than 30d, --keep N oder --state failed.",
+    ),
+    "prune_would": (
+        "Run folders that would go: {count}, {size}. To remove them: --yes",
+        "Lauf-Ordner, die entfernt würden: {count}, {size}. Entfernen: --yes",
+    ),
+    "prune_done": ("Removed run folders: {count}, {size}.", "Entfernte Lauf-Ordner: {count}, {size}."),
+    "prune_none": ("Nothing to remove.", "Nichts zu entfernen."),
+    "prune_kept_has_lora": (
+        "{run} stays: {files} would be lost, in its output folder.",
+        "{run} bleibt: Sonst ginge {files} verloren, in seinem Ordner output.",
+    ),
+    "prune_kept_is_link": ("{run} stays: it is a link.", "{run} bleibt: Es ist ein Link."),
+    "prune_kept_failed": ("{run} could not be removed: {why}", "{run} war nicht zu entfernen: {why}"),
     # stop
     "stop_done": ("Stopped {run} in {seconds} s.", "{run} gestoppt, in {seconds} s."),
     "stop_over": ("{run} had ended already: {state}.", "{run} war schon zu Ende: {state}."),
@@ -362,6 +417,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "demo_samples": ("Samples", "Testbilder"),
     "demo_run": ("Run folder", "Lauf-Ordner"),
     "demo_python": ("The same from Python", "Dasselbe in Python"),
+    "ui_address_is": (
+        "The LoRA tab: {address}  (Ctrl-C ends it; trainings go on)",
+        "Der LoRA-Tab: {address}  (Strg-C beendet ihn; Trainings gehen weiter)",
+    ),
     "demo_next": (
         "The real thing, with sd-scripts and your models: cinderlora check --help",
         "In echt, mit sd-scripts und den eigenen Modellen: cinderlora check --help",

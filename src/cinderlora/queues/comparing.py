@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from cinderlora.errors import RunNotFound
-from cinderlora.events import Event, Failed, Finished, Progress, SampleSaved
+from cinderlora.events import CheckpointSaved, Event, Failed, Finished, Progress, SampleSaved, Stopped
 from cinderlora.frozendict import FrozenDict, as_tuple
 from cinderlora.problems import Diagnosis
 from cinderlora.queues.entries import Entry
 from cinderlora.queues.freezing import job_of
 from cinderlora.running.base import RunBase
 from cinderlora.running.folder import RunFolder
+from cinderlora.running.follow import Follower
 from cinderlora.types import SETTINGS, Job, Plan, Result
 
 if TYPE_CHECKING:
     from cinderlora.registry import Registry
 
-__all__ = ["Outcome", "Sample", "differing", "outcomes"]
+__all__ = ["Outcome", "Sample", "Told", "differing", "outcomes", "told_by"]
 
 
 @frozen
@@ -71,34 +72,65 @@ def differing(jobs: Sequence[Job]) -> tuple[str, ...]:
 
 
 def _outcome(entry: Entry, settings: Mapping[str, Any], registry: Registry | None) -> Outcome:
-    loss: float | None = None
-    seconds: float | None = None
-    told: dict[str, Any] = {}
-    samples = []
-    for event in _heard(entry, registry):
-        match event:
-            case Progress(loss=known):
-                loss = known
-            case SampleSaved(path=path, step=step, index=index):
-                samples.append(Sample(path, step, index))
-            case Finished(result=result):
-                told["result"] = result
-                seconds = result.seconds
-            case Failed(diagnosis=diagnosis):
-                told["diagnosis"] = diagnosis
+    try:
+        told = Told() if entry.run is None else told_by(RunBase(RunFolder(entry.run), registry=registry))
+    except RunNotFound:
+        told = Told()
+    seconds = told.result.seconds if told.result is not None else None
     if seconds is None and entry.ended is not None and entry.started is not None:
         seconds = entry.ended - entry.started
-    return Outcome(entry=entry, settings=settings, loss=loss, seconds=seconds, samples=samples, **told)
+    return Outcome(
+        entry=entry,
+        settings=settings,
+        loss=told.loss,
+        seconds=seconds,
+        result=told.result,
+        diagnosis=told.diagnosis,
+        samples=told.samples,
+    )
 
 
-def _heard(entry: Entry, registry: Registry | None) -> Iterable[Event]:
-    """What the run has told so far."""
-    if entry.run is None:
-        return
-    try:
-        follower = RunBase(RunFolder(entry.run), registry=registry)._own_follower
-    except RunNotFound:
-        return
+@frozen(kw_only=True)
+class Told:
+    """What a run has told so far."""
+
+    loss: float | None = None
+    result: Result | None = None
+    diagnosis: Diagnosis | None = None
+    stopped_by: str | None = None
+    samples: tuple[Sample, ...] = field(default=(), converter=as_tuple)
+    checkpoints: tuple[Path, ...] = field(default=(), converter=as_tuple)
+    ram_peak_bytes: int | None = None
+    vram_peak_bytes: int | None = None
+
+
+def told_by(run: RunBase) -> Told:
+    """What a run has told so far. Reads its log."""
+    told: dict[str, Any] = {}
+    samples: list[Sample] = []
+    checkpoints: dict[Path, None] = {}
+    for event in _heard(run):
+        match event:
+            case Progress(loss=known):
+                told["loss"] = known
+            case SampleSaved(path=path, step=step, index=index):
+                samples.append(Sample(path, step, index))
+            case CheckpointSaved(path=path):
+                checkpoints[path] = None
+            case Finished(result=result):
+                told["result"] = result
+            case Failed(diagnosis=diagnosis):
+                told["diagnosis"] = diagnosis
+            case Stopped(by=by):
+                told["stopped_by"] = by
+    state = run._folder.state()
+    if state is not None:
+        told |= {"ram_peak_bytes": state.max_rss_bytes, "vram_peak_bytes": state.max_vram_bytes}
+    return Told(samples=samples, checkpoints=checkpoints, **told)
+
+
+def _heard(run: RunBase) -> Iterable[Event]:
+    follower = Follower(run._folder, run._adapter)
     yield from follower.poll()
     while follower.is_behind:
         yield from follower.poll()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,18 +12,20 @@ import attrs
 
 from cinderlora.errors import RunNotFound, StillRunning, TrainingFailed, TrainingStopped
 from cinderlora.events import CheckpointSaved, Event, Failed, Finished, Progress, Stopped
-from cinderlora.running import supervisor
 from cinderlora.running.devices import placed, recorded_gpus
 from cinderlora.running.folder import RunFolder, StateName
 from cinderlora.running.folding import Status, fold_all
 from cinderlora.running.follow import Follower
 from cinderlora.running.guardian import Guardian
 from cinderlora.running.starting import begin, default_runs_folder
-from cinderlora.types import Plan, Result, Settings
+from cinderlora.running.tail import Figures, last_figures
+from cinderlora.types import Job, Plan, Result, Settings
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
     from cinderlora.gpu import Gpu
+    from cinderlora.history.losses import LossCurve
+    from cinderlora.problems import Problem
     from cinderlora.registry import Registry
     from cinderlora.trainers import Trainer
 
@@ -33,13 +36,19 @@ class RunBase:
     """One run: where it lies, how it stands, what came of it."""
 
     def __init__(
-        self, folder: RunFolder, *, registry: Registry | None = None, since: int | None = None, live: bool = False
+        self,
+        folder: RunFolder,
+        *,
+        registry: Registry | None = None,
+        since: int | None = None,
+        live: bool = False,
+        adapters: dict[str, Adapter] | None = None,
     ) -> None:
         self._folder = folder
+        self._adapters = {} if adapters is None else adapters  # those of a list have them in common
         self._registry = registry
         self._since = since
         self._live = live
-        self._guardian = Guardian(folder)
 
     @classmethod
     def at(cls, folder: Path | str, *, registry: Registry | None = None, since: int | None = None) -> Self:
@@ -49,18 +58,24 @@ class RunBase:
         return run
 
     @classmethod
-    def all_in(cls, folder: Path | str | None, *, registry: Registry | None = None) -> list[Self]:
-        """The runs in a folder of runs, newest first."""
+    def all_in(
+        cls,
+        folder: Path | str | None,
+        *,
+        state: StateName | Collection[StateName] | None = None,
+        model_type: str | None = None,
+        name: str | None = None,
+        since: datetime | float | None = None,
+        limit: int | None = None,
+        registry: Registry | None = None,
+    ) -> list[Self]:
+        """The runs in a folder of runs that are meant, newest first."""
+        from cinderlora.running.listing import run_folders, selected
+
         path = Path(folder).expanduser() if folder is not None else default_runs_folder()
-        found = []
-        for entry in path.iterdir() if path.is_dir() else ():
-            # A name with a dot is a run that is being laid out.
-            if not entry.name.startswith(".") and (entry / supervisor.LAUNCH).is_file():
-                try:
-                    found.append(cls(RunFolder(entry), registry=registry))
-                except RunNotFound:
-                    continue
-        return sorted(found, key=lambda run: (run.created, run.folder.name), reverse=True)
+        found = selected(run_folders(path), state=state, model_type=model_type, name=name, since=since, limit=limit)
+        adapters: dict[str, Adapter] = {}
+        return [cls(run, registry=registry, adapters=adapters) for run in found]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.folder.name}: {self.state}>"
@@ -73,22 +88,63 @@ class RunBase:
     @property
     def name(self) -> str:
         """The character's name."""
-        return self._folder.launch.name
+        return self._folder.heading.name
 
     @property
     def model_type(self) -> str:
         """The model type, by name."""
-        return self._folder.launch.model_type
+        return self._folder.heading.model_type
 
     @property
     def created(self) -> float:
         """When it was launched, in seconds since the epoch."""
-        return self._folder.launch.created
+        return self._folder.heading.created
 
     @property
     def state(self) -> StateName:
         """running, finished, failed, stopped or lost. Cheap: the log is not read."""
         return self._folder.state_name
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, in seconds since the epoch; None while it runs, and where nobody recorded it."""
+        return self._folder.ended
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, or has been running so far; None where nobody recorded its end."""
+        return self._folder.seconds
+
+    @property
+    def figures(self) -> Figures:
+        """Step, total and loss (the moving average) as the trainer's bar last said. Reads the end of the log only, and
+        of a run that was listed among many and has ended, not even that a second time."""
+        listed = self._folder.listed
+        if listed is not None and listed.figures is not None:
+            return listed.figures
+        figures = last_figures(self._folder, self._adapter)
+        if figures is None:
+            status = self.status
+            figures = Figures(status.step, status.total, status.loss)
+        if listed is not None:
+            listed.note(figures)
+        return figures
+
+    def losses(self) -> LossCurve:
+        """The loss by step, from what the script's tracker wrote where the job asked for one, else from the bar, which
+        shows a moving average: `source` says which. Reads these files or the whole log: call it in a thread from async
+        code."""
+        from cinderlora.history.losses import loss_curve
+
+        return loss_curve(self._folder, self._adapter)
+
+    @property
+    def job(self) -> Job:
+        """What was wanted, from the run's record: its settings are the resolved ones. Raises `ConfigError` where that
+        cannot be read, and for a run whose trainer keeps no record."""
+        from cinderlora.running.resuming import recorded_job
+
+        return recorded_job(self._folder)
 
     @property
     def status(self) -> Status:
@@ -125,6 +181,44 @@ class RunBase:
         registry = Registry.from_installed() if self._registry is None else self._registry
         return plan_to_resume(self._folder, registry[self.model_type], steps=steps, trainer=trainer)
 
+    def changes(self, *, trainer: Trainer | None = None) -> tuple[Problem, ...]:
+        """What is no longer as it was when this run was launched, as warnings (codes `changed_...`): the trainer's
+        commit, model files, pictures, captions, what the trainer would be told. Raises what `repeat_plan` raises."""
+        return self._to_repeat(None, trainer)[1]
+
+    def repeat_plan(self, *, name: str | None = None, trainer: Trainer | None = None) -> Plan:
+        """The plan that does the same again, from the run's record alone; among its `warnings` is what has changed.
+
+        `name` is the new LoRA's, where it is not to replace the earlier one; `trainer` is the one on record unless
+        given. Raises `ConfigError`, and `JobRefused` where the job could not be launched. Reads files for a second or
+        so: call it in a thread from async code.
+        """
+        return self._to_repeat(name, trainer)[0]
+
+    def _to_repeat(self, name: str | None, trainer: Trainer | None) -> tuple[Plan, tuple[Problem, ...]]:
+        from cinderlora.history.repeating import plan_to_repeat
+        from cinderlora.registry import Registry
+
+        registry = Registry.from_installed() if self._registry is None else self._registry
+        return plan_to_repeat(self._folder, registry[self.model_type], name=name, trainer=trainer)
+
+    def _begin_repeated(
+        self,
+        name: str | None,
+        trainer: Trainer | None,
+        runs: Path | str | None,
+        configs: Path | str | None,
+        gpus: Sequence[Gpu] | None,
+    ) -> Path:
+        return self._begin_beside(self.repeat_plan(name=name, trainer=trainer), runs, configs, gpus)
+
+    def _begin_beside(
+        self, plan: Plan, runs: Path | str | None, configs: Path | str | None, gpus: Sequence[Gpu] | None
+    ) -> Path:
+        """Start a plan that follows from this run, on as many GPUs."""
+        plan = placed(plan, gpus if gpus is not None else recorded_gpus(self._folder.launch.stages[-1]))
+        return begin(plan, Path(runs) if runs else self.folder.parent, Path(configs) if configs else None)
+
     def _until_saved(self) -> _UntilSaved:
         """Raises `StillRunning` where no checkpoint is due any more. Reads the log, as `status` does."""
         summary = _Summary(self._folder, Follower(self._folder, self._adapter))
@@ -143,9 +237,7 @@ class RunBase:
         configs: Path | str | None,
         gpus: Sequence[Gpu] | None,
     ) -> Path:
-        gpus = gpus if gpus is not None else recorded_gpus(self._folder.launch.stages[-1])
-        plan = placed(self.resume_plan(steps=steps, trainer=trainer), gpus)
-        return begin(plan, Path(runs) if runs else self.folder.parent, Path(configs) if configs else None)
+        return self._begin_beside(self.resume_plan(steps=steps, trainer=trainer), runs, configs, gpus)
 
     def _ending(self) -> Event | None:
         if self._own_follower.ending is not None:
@@ -155,8 +247,14 @@ class RunBase:
         return self._summary.follower.ending
 
     @cached_property
+    def _guardian(self) -> Guardian:
+        return Guardian(self._folder)
+
+    @property
     def _adapter(self) -> Adapter:
-        return _adapter_for(self.model_type, self._registry)
+        if self.model_type not in self._adapters:
+            self._adapters[self.model_type] = _adapter_for(self.model_type, self._registry)
+        return self._adapters[self.model_type]
 
     @cached_property
     def _own_follower(self) -> Follower:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs import field, frozen
@@ -18,6 +19,9 @@ from cinderlora.names import is_plain_file_name
 from cinderlora.problems import Problem
 from cinderlora.running import supervisor
 from cinderlora.types import LoraFacts, Settings
+
+if TYPE_CHECKING:
+    from cinderlora.running.listing import Listed
 
 __all__ = ["Launch", "RunFolder", "State", "StateName"]
 
@@ -217,20 +221,56 @@ def _facts(record: Mapping[str, Any]) -> LoraFacts:
 class RunFolder:
     """The records of one run. Reading them again costs a `stat` where nothing has changed."""
 
-    def __init__(self, path: Path) -> None:
-        record = supervisor.read_record(str(path), supervisor.LAUNCH)
-        try:
-            if record is None:
-                raise RunNotFound("run_not_found", folder=str(path))
-            self.path: Path = path.absolute()
-            launch = Launch.from_record(record)
-            self.launch: Launch = attrs.evolve(launch, output=self.path / launch.output)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunNotFound("run_not_found", folder=str(path)) from error
-        self.log: Path = self.path / supervisor.LOG
-        self._state_path = str(self.path / supervisor.STATE)
+    def __init__(self, path: Path | str, *, listed: Listed | None = None) -> None:
+        """Raises `RunNotFound`. `listed` is what an index of runs knows: then nothing is read before it is needed, and
+        nothing made, since there may be ten thousand of them."""
+        self._given = path
+        self.listed = listed
         self._state: State | None = None
         self._signature: list[int] | None = None
+        if listed is None:
+            self.launch  # noqa: B018 - reads it, or raises
+
+    @cached_property
+    def path(self) -> Path:
+        """The run folder, absolute."""
+        return Path(self._given).absolute()
+
+    @cached_property
+    def launch(self) -> Launch:
+        """What was started. Raises `RunNotFound`."""
+        record = supervisor.read_record(str(self.path), supervisor.LAUNCH)
+        try:
+            if record is None:
+                raise RunNotFound("run_not_found", folder=str(self.path))
+            launch = Launch.from_record(record)
+            return attrs.evolve(launch, output=self.path / launch.output)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunNotFound("run_not_found", folder=str(self.path)) from error
+
+    @cached_property
+    def log(self) -> Path:
+        """What the trainer printed."""
+        return self.path / supervisor.LOG
+
+    @cached_property
+    def _state_path(self) -> str:
+        return str(self.path / supervisor.STATE)
+
+    @property
+    def folder_name(self) -> str:
+        """The run folder's own name."""
+        return os.path.basename(self._given)  # noqa: PTH119 - a list is sorted by it
+
+    @property
+    def heading(self) -> Listed | Launch:
+        """Its name, model type and time of launch, from wherever they are known already."""
+        return self.launch if self.listed is None else self.listed
+
+    @property
+    def signature(self) -> list[int] | None:
+        """Which state file `state` last read."""
+        return self._signature
 
     def state(self) -> State | None:
         """How the run stands; None in the moment before the trainer's start is recorded. Raises `RunNotFound` where
@@ -284,7 +324,27 @@ class RunFolder:
     @property
     def state_name(self) -> StateName:
         """How the run stands, in a word."""
+        if self.listed is not None:
+            return self.listed.state
         state = self.state()
         if state is not None and state.ended is not None:
             return state.name
         return "lost" if self.is_orphaned() and not self.has_trainer() else "running"
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, in seconds since the epoch; None where that is not on record."""
+        if self.listed is not None:
+            return self.listed.ended
+        state = self.state()
+        return None if state is None else state.ended
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, or has been running so far; None where nobody recorded its end."""
+        if self.listed is not None:
+            return self.listed.seconds
+        state = self.state()
+        if state is not None and state.ended is not None:
+            return state.seconds if state.seconds is not None else max(0.0, state.ended - state.started)
+        return max(0.0, time.time() - self.launch.created) if self.state_name == "running" else None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
     from cinderlora.trainers import Saved, Trainer
 
-__all__ = ["plan_to_resume", "recorded_trainer"]
+__all__ = ["plan_to_resume", "recorded_job", "recorded_trainer"]
 
 _RECORD_LIMIT = 10.0  # seconds for a supervisor that took over to record the end
 _POLL = 0.05
@@ -36,7 +36,7 @@ def plan_to_resume(
     from cinderlora.serial import read_toml
 
     _wait_for_the_record(folder)
-    job = _job(folder)
+    job = recorded_job(folder)
     record = read_toml(folder.path / "run.toml")
     trainer = trainer or recorded_trainer(folder.path, adapter)
     raise_for(_refusals(folder, trainer))
@@ -63,8 +63,8 @@ def _wait_for_the_record(folder: RunFolder) -> None:
         time.sleep(_POLL)
 
 
-def _job(folder: RunFolder) -> Job:
-    """The job on record: its settings are resolved, so no preset goes under them again."""
+def recorded_job(folder: RunFolder) -> Job:
+    """The job on record: its settings are resolved, so no preset goes under them again. Raises `ConfigError`."""
     from cinderlora.serial import read_job
 
     read = read_job(folder.path / "run.toml")

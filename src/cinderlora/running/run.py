@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -17,7 +18,7 @@ import anyio.to_thread
 from cinderlora.events import Event
 from cinderlora.running.base import RunBase, is_out_of_reach
 from cinderlora.running.devices import placed
-from cinderlora.running.folder import RunFolder
+from cinderlora.running.folder import RunFolder, StateName
 from cinderlora.running.folding import Status
 from cinderlora.running.follow import POLL, Follower
 from cinderlora.running.signals import farewell
@@ -121,6 +122,24 @@ class Run(RunBase):
         `detach` and `configs` see `launch`. A training on several GPUs goes on with them unless `gpus` says otherwise.
         """
         return Launching(lambda: self._begin_resumed(steps, trainer, runs, configs, gpus), detach, self._registry)
+
+    def repeat(
+        self,
+        *,
+        name: str | None = None,
+        trainer: Trainer | None = None,
+        runs: Path | str | None = None,
+        detach: bool = False,
+        configs: Path | str | None = None,
+        gpus: Sequence[Gpu] | None = None,
+    ) -> Launching:
+        """Launch the same again, as the run's record has it: `async with run.repeat() as again`. Raises what
+        `repeat_plan` raises; what has changed since, `changes()` says, and the new run's first events.
+
+        Its LoRA takes the place of the earlier one unless it is given another `name`. Its run folder lies beside this
+        one's unless `runs` says otherwise. For the block, `detach` and `configs` see `launch`; for `gpus`, `resume`.
+        """
+        return Launching(lambda: self._begin_repeated(name, trainer, runs, configs, gpus), detach, self._registry)
 
 
 class Launching:
@@ -242,9 +261,24 @@ def attach(folder: Path | str, *, since: int | None = None, registry: Registry |
     return Run.at(folder, since=since, registry=registry)
 
 
-def runs(folder: Path | str | None = None, *, registry: Registry | None = None) -> list[Run]:
-    """The runs in a folder of runs, newest first; by default those in the user's data folder. Reads no logs."""
-    return Run.all_in(folder, registry=registry)
+def runs(
+    folder: Path | str | None = None,
+    *,
+    state: StateName | Collection[StateName] | None = None,
+    model_type: str | None = None,
+    name: str | None = None,
+    since: datetime | float | None = None,
+    limit: int | None = None,
+    registry: Registry | None = None,
+) -> list[Run]:
+    """The runs in a folder of runs, newest first; by default those in the user's data folder. Reads no logs.
+
+    Only those in a `state` (or one of several), of a `model_type`, whose `name` fits a pattern ("elena*"), launched
+    `since` a time (a `datetime`, or seconds since the epoch), and at most `limit` of them.
+    """
+    return Run.all_in(
+        folder, state=state, model_type=model_type, name=name, since=since, limit=limit, registry=registry
+    )
 
 
 def status(folder: Path | str, *, registry: Registry | None = None) -> Status:

@@ -127,7 +127,7 @@ class SdScripts(Checkout):
         yield from setting_problems(model_type, job, args, known)
 
     def machine_problems(self, job: Job) -> Iterator[Problem]:
-        """What its Python or the cards lack for the job: the optimizer's package, bf16. Some 0.2 seconds."""
+        """What its Python or the cards lack for the job: packages, bf16. Some 0.2 seconds."""
         from cinderlora.gpu import without_bf16
 
         if self.is_rehearsal:
@@ -141,6 +141,9 @@ class SdScripts(Checkout):
         if package is not None and self.has_package(package) is False:
             changes = {"optimizer": "AdamW"} if package == "bitsandbytes" else {}
             yield Problem("optimizer_package", {"optimizer": optimizer, "package": package}, changes=changes)
+        # accelerate leaves out a tracker that it cannot import, and says nothing of it.
+        if job.settings.extra.get("log_with") == "tensorboard" and self.has_package("tensorboard") is False:
+            yield Problem("tracker_package", {"tracker": "tensorboard"}, severity="warning")
 
     def completed(self, settings: Settings) -> Settings:
         """The settings with what follows from others filled in where unset: alpha from dim, rate from optimizer."""

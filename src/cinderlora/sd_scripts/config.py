@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["dataset_text", "job_buckets", "misread", "prompt_lines", "setting_problems", "training_table"]
 
+TRACKED = "tracked"
+"""Where a tracker writes that was not told where to, relative to the run folder."""
+
 # The script's own defaults: buckets of 256 to 1024 pixels.
 _MIN_BUCKET, _MAX_BUCKET = 256, 1024
 
@@ -147,6 +150,8 @@ def training_table(
             del table[key]
     table |= args
     table |= s.extra
+    if table.get("log_with") in {"tensorboard", "all"} and not table.get("logging_dir"):
+        table["logging_dir"] = TRACKED  # without a folder the script ends with an error
     return {key: _listed(value) for key, value in table.items() if value is not None and value is not False}
 
 

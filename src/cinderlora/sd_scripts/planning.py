@@ -61,7 +61,7 @@ def make_plan(
         output=job.output if resumption is None else Path(OUTPUT),
         lora=f"{job.lora_name}.safetensors",
         stages=[Stage(name="train", argv=command, env=ENVIRONMENT, launcher=_launcher(trainer, command, training))],
-        files={**files, "run.toml": run_record(job, trainer.record(), resumption), **view.files},
+        files={**files, "run.toml": run_record(job, trainer.record(), resumption, dataset=dataset), **view.files},
         links=view.links,
         configs=[name for name in (config, data, prompts) if name in files],
         steps=steps,
