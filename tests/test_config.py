@@ -14,6 +14,7 @@ from cinderlora import Config, ConfigError
 from cinderlora.cli import main
 from cinderlora.config import CONFIG_NAMES, default_language
 from cinderlora.folders import config_folder, data_folder
+from cinderlora.models.folders import find_model_files
 
 LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")
 
@@ -55,6 +56,22 @@ def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
     assert config.runs == Path("/runs")
     assert config.loras == Path("/in/environment/models/loras")
     assert config.models == Path("/in/environment/models")
+
+
+def test_models_are_also_looked_for_where_comfyui_is_told_to(tmp_path: Path) -> None:
+    comfyui, elsewhere = tmp_path / "ComfyUI", tmp_path / "elsewhere"
+    for file in (comfyui / "models/vae/ae.safetensors", elsewhere / "clip/t5xxl.safetensors"):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+    config = Config(comfyui=comfyui)
+    assert config.models == comfyui / "models"
+    (comfyui / "extra_model_paths.yaml").write_text(
+        f"mine:\n  base_path: {elsewhere}\n  clip: clip\n", encoding="utf-8"
+    )
+    assert config.models is not None
+    found, problems = find_model_files(config.models)
+    assert [Path(file.path).name for file in found] == ["ae.safetensors", "t5xxl.safetensors"]
+    assert not problems
 
 
 def test_an_output_folder_goes_over_comfyui() -> None:

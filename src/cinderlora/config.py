@@ -43,7 +43,8 @@ class Config:
     """
 
     comfyui: Path | None = field(default=None, converter=_path)
-    """A ComfyUI folder: models are looked for in its `models`, LoRAs go to its `models/loras`."""
+    """A ComfyUI folder: models are looked for in its `models` and where its `extra_model_paths.yaml` says; LoRAs go to
+    its `models/loras`."""
     sd_scripts: Path | None = field(default=None, converter=_path)
     """The checkout of sd-scripts."""
     sd_scripts_python: Path | None = field(default=None, converter=_path)
@@ -65,8 +66,12 @@ class Config:
 
     @property
     def models(self) -> Path | None:
-        """The folder that models are looked for in, if one is known."""
-        return self.comfyui / "models" if self.comfyui else None
+        """The folder that models are looked for in, if one is known: ComfyUI's `models`, or the ComfyUI folder itself
+        where its `extra_model_paths.yaml` names more of them, which a search in that folder follows."""
+        if self.comfyui is None:
+            return None
+        models = self.comfyui / "models"
+        return self.comfyui if models.is_dir() and (self.comfyui / "extra_model_paths.yaml").is_file() else models
 
     @staticmethod
     def file() -> Path:
