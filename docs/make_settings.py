@@ -24,7 +24,13 @@ Behind the arrow stands what it is called in the files for sd-scripts: in the tr
 line of the sample prompt.
 """
 
-_DATASET_ONLY = {"caption_extension": "`caption_extension` (data set)", "repeats": "`num_repeats` (data set)"}
+_ELSEWHERE = {
+    "caption_extension": "`caption_extension` (data set)",
+    "repeats": "`num_repeats` (data set)",
+    "copy_to": "none, it is done after the training",
+    "hard_links": "none, it is done after the training",
+    "models_sidecar": "none, it is done after the training",
+}
 """What stands in parts of the data-set file that are made of the pictures."""
 
 
@@ -50,7 +56,8 @@ def descriptions() -> dict[str, str]:
 
 def values(info: SettingInfo) -> str:
     """Its type, bounds, choices, the range that forms offer, and the default."""
-    kind = {"str": "text", "strs": 'texts, each "key=value"', "bool": "yes or no", "table": "table"}.get(info.kind)
+    several = 'texts, each "key=value"' if info.name.endswith("_args") else "texts"
+    kind = {"str": "text", "strs": several, "bool": "yes or no", "table": "table"}.get(info.kind)
     said = [kind or {"int": "whole number", "float": "number"}[info.kind]]
     if info.choices:
         said.append(", ".join(f"`{choice}`" for choice in info.choices))
@@ -78,8 +85,8 @@ def arguments(info: SettingInfo) -> str:
     """The arguments that take it, found by changing it and looking at what is written."""
     if info.name == "extra":
         return "any"
-    if info.name in _DATASET_ONLY:
-        return _DATASET_ONLY[info.name]
+    if info.name in _ELSEWHERE:
+        return _ELSEWHERE[info.name]
     before = written(DEFAULTS)
     for value in probes(info):
         after = written(Settings(**{info.name: value}).over(DEFAULTS))

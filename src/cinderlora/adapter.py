@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cinderlora.events import Event
     from cinderlora.gpu import Gpu
     from cinderlora.models import ModelLibrary
-    from cinderlora.registry import Registry
+    from cinderlora.registry import BrokenPlugin, Registry
     from cinderlora.running.stream import EventStream
     from cinderlora.trainers import Trainer, TrainerType
     from cinderlora.types import Failure, Resumption
@@ -110,7 +110,7 @@ class Adapter:
             except PluginError as error:
                 self._broken(plugin, error)
         order = sorted(resolved.values(), key=lambda p: (p.vram_gb is None, p.vram_gb or 0))
-        return _Presets({p.name: p for p in order}, self.type.name)
+        return _Presets({p.name: p for p in order}, self.type.name, self._registry.broken)
 
     def settings(self) -> tuple[SettingInfo, ...]:
         """What a form needs to know of every setting: label, type, range, whether advanced, this type's default."""
@@ -417,9 +417,15 @@ class Adapter:
         )
         raise_for(dataset.problems)
         args = self.build_args(job)
-        if resumption is None:
-            return trainer.plan(self.type, job, dataset, args)
-        return trainer.plan(self.type, job, dataset, args, resumption)
+        on = () if resumption is None else (resumption,)
+        plan: Plan = trainer.plan(self.type, job, dataset, args, *on)
+        return attrs.evolve(
+            plan,
+            copy_to=tuple(Path(folder) for folder in job.settings.copy_to or ()),
+            hard_links=bool(job.settings.hard_links),
+            models_sidecar=bool(job.settings.models_sidecar),
+            tells=bool(self._registry.implementations("run_finished", self._plugin)),
+        )
 
     # ---- from output to events ----
 
@@ -483,11 +489,17 @@ class Adapter:
 class _Presets(dict[str, Preset]):
     """Presets by name, that know what to say of a name that is not there."""
 
-    def __init__(self, presets: Mapping[str, Preset], model_type: str) -> None:
+    def __init__(self, presets: Mapping[str, Preset], model_type: str, broken: Mapping[str, BrokenPlugin]) -> None:
         super().__init__(presets)
         self._model_type = model_type
+        self._broken = broken
 
     def __missing__(self, name: str) -> Preset:
+        for broken in self._broken.values():
+            of_it = broken.error.params.get("preset") if isinstance(broken.error, PluginError) else None
+            file = Path(broken.provider) if isinstance(broken.error, ConfigError) else None
+            if name == of_it or (file is not None and name == file.stem):
+                raise UnknownName("preset_broken", name=name, why=str(broken))
         raise UnknownName(
             "preset_unknown", name=name, model_type=self._model_type, nearest=nearest(str(name), self), known=list(self)
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cinderlora.events import Event
     from cinderlora.models.headers import Header
     from cinderlora.problems import Diagnosis
+    from cinderlora.sync import Run
     from cinderlora.trainers import TrainerType
     from cinderlora.types import Failure, Job, ModelFile, ModelType, Preset
 
@@ -26,6 +27,7 @@ __all__ = [
     "model_type",
     "parse_progress",
     "presets",
+    "run_finished",
     "scan_models",
     "trainer",
 ]
@@ -141,4 +143,21 @@ def diagnose(failure: Failure) -> Diagnosis | None:
     ...             if "no licence for" in line:
     ...                 return Diagnosis(code="studio_licence", cause="The studio licence has expired.",
     ...                                  fix="Ask Kim for a new one.", evidence=[line])
+    """
+
+
+@hookspec
+def run_finished(run: Run) -> None:
+    """A run has ended, well or not: the place for notifications and uploads.
+
+    It is called once, in a process of its own that starts when the end is on record, whether or not the program that
+    launched the run is still there; so only plugins that are installed can be told. What it prints, and an exception
+    of its own, goes to `run_finished.log` in the run folder and changes nothing else. `run` is a `cinderlora.sync.Run`.
+
+    >>> from cinderlora import hookimpl
+    >>> class Upload:
+    ...     @hookimpl
+    ...     def run_finished(self, run):
+    ...         if run.state == "finished":
+    ...             print("to be uploaded:", run.result.lora)
     """

@@ -27,7 +27,7 @@ __all__ = ["BrokenPlugin", "Registry"]
 ENTRY_POINTS = "cinderlora"
 
 # Asked one by one, so that the one that fails can be named: a wrapper would have no place there.
-_NO_WRAPPERS = ("model_type", "trainer", "presets", "scan_models", "parse_progress", "diagnose")
+_NO_WRAPPERS = ("model_type", "trainer", "presets", "scan_models", "parse_progress", "diagnose", "run_finished")
 
 
 @frozen

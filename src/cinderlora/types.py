@@ -328,6 +328,12 @@ class Settings:
     """Draws samples before the first step, too."""
     output_prefix: str | None = _setting("str", "Output prefix", "Ausgabe-Präfix")
     """What the LoRA's file name begins with, before the character's name."""
+    copy_to: tuple[str, ...] | None = _setting("strs", "Copy the LoRA to", "LoRA kopieren nach")
+    """Folders that get a copy of the finished LoRA."""
+    hard_links: bool | None = _setting("bool", "Hard links for copies", "Hardlinks statt Kopien")
+    """Copies take no room where the file system can have one file under two names."""
+    models_sidecar: bool | None = _setting("bool", "Write a .models file", ".models-Datei schreiben")
+    """Beside the LoRA and its copies lies `<name>.models` with a line `type=flux`, which related tools read."""
     author: str | None = _setting("str", "Author", "Autor")
     """Goes into the LoRA's metadata, as `comment` does."""
     comment: str | None = _setting("str", "Comment", "Kommentar")
@@ -615,6 +621,14 @@ class Plan:
     rehearsal: bool = False
     assists: bool = False
     """It takes part in a training whose LoRA another machine writes. `launch` fills it in."""
+    copy_to: tuple[Path, ...] = field(default=(), converter=as_tuple)
+    """Folders that get a copy of the finished LoRA."""
+    hard_links: bool = False
+    """Such copies are hard links where they can be."""
+    models_sidecar: bool = False
+    """A file that says the LoRA's type is put beside it and its copies."""
+    tells: bool = False
+    """A plugin wants to hear of the end, see the hook `run_finished`."""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -677,6 +691,8 @@ class Result:
     seconds: float | None = None
     checkpoints: tuple[Path, ...] = field(default=(), converter=as_tuple)
     samples: tuple[Path, ...] = field(default=(), converter=as_tuple)
+    copies: tuple[Path, ...] = field(default=(), converter=as_tuple)
+    """The LoRA in the other folders that the setting `copy_to` names."""
     rehearsal: bool = False
     """True for the built-in miniature: this LoRA is for practice only."""
     ram_peak_bytes: int | None = None

@@ -102,6 +102,10 @@ class State:
     """What the files of a resumed training are called among those of the earlier runs, by their own names."""
     publish_problem: str = ""
     """Why some of them could not be put there."""
+    copies: tuple[str, ...] = ()
+    """The copies of the LoRA."""
+    copy_problems: FrozenDict = field(factory=FrozenDict, converter=FrozenDict)
+    """Why there is none, or no file with its type, in a folder."""
     partial: tuple[str, ...] = ()
     """What was half-written when it ended, under the names it was given then, relative to the output folder."""
     seconds: float | None = None
@@ -153,6 +157,9 @@ class State:
             published = _expected(record, "published", dict) if "published" in record else {}
             values["published"] = {name: _expected(published, name, str) for name in published}
             values["publish_problem"] = str(record.get("publish_problem", ""))
+            values["copies"] = tuple(_texts(record, "copies")) if "copies" in record else ()
+            problems = _expected(record, "copy_problems", dict) if "copy_problems" in record else {}
+            values["copy_problems"] = {folder: _expected(problems, folder, str) for folder in problems}
         return cls(**values)
 
     @property

@@ -222,6 +222,8 @@ class Follower:
         if state.publish_problem:
             params = {"folder": str(launch.publish), "why": state.publish_problem, "output": str(launch.output)}
             yield Problem("not_published", params)
+        for folder, why in state.copy_problems.items():
+            yield Problem("not_copied", {"folder": folder, "why": why})
 
     def _in_place(self, path: Path, state: State) -> Path:
         """Where a file of the run is now: those of a resumed training are put among the earlier runs' in the end."""
@@ -239,6 +241,7 @@ class Follower:
             seconds=state.seconds if state.seconds is not None else _between(state),
             checkpoints=tuple(self._in_place(path, state) for path in self._checkpoints if path != lora),
             samples=tuple(self._in_place(path, state) for path in self._samples),
+            copies=tuple(Path(path) for path in state.copies),
             rehearsal=launch.rehearsal,
             ram_peak_bytes=state.max_rss_bytes,
             vram_peak_bytes=state.max_vram_bytes,

@@ -35,6 +35,7 @@ _OURS = {
     supervisor.LOG,
     supervisor.LOCK,
     supervisor.BEFORE,
+    supervisor.TOLD,
 }
 _LOG_ROOM = 8 << 20  # bytes kept free for the log: ten thousand steps print three million
 _STATE_ROOM = 256 << 10  # bytes kept free for the record of the end, by a file that needs none itself
@@ -91,7 +92,7 @@ def adopt(folder: RunFolder) -> bool:
     if not _is_python(sys.executable):
         return False
     try:
-        _start_supervisor(folder.path, sys.executable, "--adopt")
+        _start_supervisor(folder.path, sys.executable, adopts=True)
     except LaunchFailed:
         return False
     return True
@@ -241,6 +242,10 @@ def _launch_record(plan: Plan, run_id: str, now: float) -> dict[str, object]:
         "zero_at_start": list(plan.zero_at_start),
         "rehearsal": plan.rehearsal,
         "assists": plan.assists,
+        "copy_to": [str(folder.expanduser().absolute()) for folder in plan.copy_to],
+        "hard_links": plan.hard_links,
+        "models_sidecar": plan.models_sidecar,
+        "tells": plan.tells,
     }
 
 
@@ -283,9 +288,11 @@ def _python_for(program: str) -> str:
     raise LaunchFailed("launch_supervisor", why="there is no Python to run it with")
 
 
-def _start_supervisor(folder: Path, program: str, *options: str) -> None:
+def _start_supervisor(folder: Path, program: str, *, adopts: bool = False) -> None:
     """Returns when the supervisor says that the trainer's pid is on record."""
-    argv = [_python_for(program), "-I", "-S", "-X", "utf8", supervisor.__file__, str(folder), *options]
+    argv = [_python_for(program), "-I", "-S", "-X", "utf8", supervisor.__file__, str(folder)]
+    # Not in the folder, which may be anybody's: a program that it names is not run by looking at it.
+    argv += ["adopt" if adopts else "start", *([sys.executable] if _is_python(sys.executable) else [])]
     flags = 0 if os.name == "posix" else 0x00000008 | 0x00000200  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP
     try:
         process = subprocess.Popen(

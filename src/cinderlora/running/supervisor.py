@@ -1,12 +1,12 @@
 """Starts a run's trainer, waits for it, and records how it ended. It outlives whoever asked for the run.
 
-    python -I -S -X utf8 supervisor.py RUN [--adopt]
+    python -I -S -X utf8 supervisor.py RUN start|adopt [PYTHON]
 
 This file is started by its path, with the trainer's own Python: nothing but the standard library, Python 3.8 and
 newer. It reads `launch.json` in the run folder, and it alone writes `state.json`. On its standard output it says
 "started" once the trainer's pid is recorded, or else why not, and lets go of that output: whoever started it reads to
 the end and knows. Then it is on its own: in a session of its own, deaf to hang-ups and polite signals, holding the
-lock file. `--adopt` takes over from a supervisor that was killed: it waits for the trainer that is already there.
+lock file. `adopt` takes over from a supervisor that was killed: it waits for the trainer that is already there.
 
 What is recorded, in this order, is what lets every follower see the same events: the facts about the files, then that
 the run is ending, then (no follower reads on from here) the length of the log with everything else.
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # `typing` would take a megabyte for as long as the run lasts
 POSIX = os.name == "posix"
 LAUNCH, STATE, STOP, LOG, LOCK = "launch.json", "state.json", "stop.json", "output.log", "supervisor.lock"
 BEFORE = "before.json"  # what lay in the output folder at the start, where something did
+TOLD = "run_finished.log"  # what plugins print that are told of the end
 
 RUN_ID = "CINDERLORA_RUN_ID"
 """The environment variable by which every process of a run is known, even one that left its session and its parent."""
@@ -592,9 +593,10 @@ def is_whole(path: str) -> bool:
     return length > 0
 
 
-def put(source: str, target: str, mark: str, replace: bool = False) -> bool:
-    """Give a file a second name, in another folder: a hard link, or a copy where that cannot be; there at once and
-    whole, or not at all. False where another file has that name, unless it is to be replaced. `mark` is the run's own.
+def put(source: str, target: str, mark: str, replace: bool = False, link: bool = True) -> bool:
+    """Give a file a second name, in another folder: a hard link, or a copy where that cannot be or is not wanted;
+    there at once and whole, or not at all. False where another file has that name, unless it is to be replaced. `mark`
+    is the run's own.
     """
     with contextlib.suppress(OSError):
         if os.path.samefile(source, target):
@@ -604,6 +606,8 @@ def put(source: str, target: str, mark: str, replace: bool = False) -> bool:
         os.unlink(part)  # of a supervisor that was killed here
     try:
         try:
+            if not link:
+                raise OSError("a copy is wanted")
             os.link(source, part)
         except OSError:
             _copy(source, part)
@@ -643,12 +647,16 @@ def _copy(source: str, target: str) -> None:
 
 def write_whole(folder: str, name: str, record: dict[str, Any], durable: bool = False) -> None:
     """Replace a JSON file of a run folder at once: readers see the old one or the new one."""
-    path = os.path.join(folder, name)
+    write_text(os.path.join(folder, name), json.dumps(record, indent=1), durable)
+
+
+def write_text(path: str, text: str, durable: bool = False) -> None:
+    """Replace a file at once."""
     part = "%s.%d" % (path, os.getpid())
     try:
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
+            file.write(text)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -1048,6 +1056,8 @@ class Supervisor:
             self.state["partial"] = self.files.set_aside()
         if self.launch.get("publish"):
             self._publish(str(self.launch["publish"]), finished)
+        if finished and not self.launch.get("assists"):
+            self._hand_round()
         self.claim.release()
         self._insist("ending")
         try:
@@ -1062,6 +1072,16 @@ class Supervisor:
             self.state["oom_kills"] = max(0, now - before)
         self._insist("ended")
         self._release_room()
+
+    def tell(self, python: str) -> None:
+        """Start what tells the plugins of the end, and wait for nothing: whatever they do, the run is over."""
+        argv = [python, "-P", "-X", "utf8", "-m", "cinderlora.running.telling", self.folder]
+        with contextlib.suppress(OSError, NotStarted):
+            log = os.open(os.path.join(self.folder, TOLD), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                (self._fork if POSIX else self._create)(argv, dict(os.environ), self.folder, log)
+            finally:
+                os.close(log)
 
     def _seconds(self) -> float | None:
         """How long it took, by a clock that nobody sets; None where that clock began anew meanwhile."""
@@ -1096,6 +1116,24 @@ class Supervisor:
             except OSError as error:
                 problem = error.strerror or str(error)
         self.state.update(published=published, publish_problem=problem)
+
+    def _hand_round(self) -> None:
+        """Put the finished LoRA into the other folders that want it, and beside each the file that says its type."""
+        name = str(self.launch["lora"])
+        lora = os.path.join(str(self.launch.get("publish") or self.output), name)
+        copies, problems = [], {}
+        for folder in [os.path.dirname(lora), *self.launch.get("copy_to", [])]:
+            path = os.path.join(folder, name)
+            try:
+                if path != lora:
+                    os.makedirs(folder, exist_ok=True)
+                    put(lora, path, str(self.launch["id"]), replace=True, link=bool(self.launch.get("hard_links")))
+                    copies.append(path)
+                if self.launch.get("models_sidecar"):
+                    write_text(os.path.splitext(path)[0] + ".models", "type=%s\n" % self.launch["model_type"])
+            except OSError as error:
+                problems[folder] = error.strerror or str(error)
+        self.state.update(copies=copies, copy_problems=problems)
 
     def _insist(self, state: str) -> None:
         """Write the record, however long it takes to find room for it. What it says is known nowhere else."""
@@ -1154,8 +1192,8 @@ def answer(text: str) -> None:
         os.close(nothing)
 
 
-def main(folder: str, adopts: bool) -> None:
-    """Supervise the run in a folder."""
+def main(folder: str, adopts: bool, python: str | None = None) -> None:
+    """Supervise the run in a folder. `python` has cinderlora, for the plugins that want to hear of the end."""
     folder = os.path.abspath(folder)
     leave()
     launch = read_record(folder, LAUNCH)
@@ -1183,7 +1221,9 @@ def main(folder: str, adopts: bool) -> None:
     else:
         take_in_orphans()
         supervisor.wait()
+    if python and launch.get("tells"):
+        supervisor.tell(python)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--adopt" in sys.argv[2:])
+    main(sys.argv[1], sys.argv[2:3] == ["adopt"], *sys.argv[3:4])
