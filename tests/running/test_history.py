@@ -403,7 +403,8 @@ def test_every_curve_can_be_drawn(average: list[float | None], loss: list[float 
 def test_ticks_are_round_and_few(low: float, reach: float, most: int) -> None:
     found = ticks(low, low + reach, most)
     assert len(found) <= most + 1
-    assert all(low - reach * 1e-6 <= tick <= low + reach * (1 + 1e-6) for tick in found)
+    room = reach * 1e-6 + 4 * math.ulp(abs(low) + reach)
+    assert all(low - room <= tick <= low + reach + room for tick in found)
 
 
 # ---- repeating -------------------------------------------------------------------------------------------------------

@@ -199,7 +199,8 @@ async def test_a_run_folder_that_is_removed(
         async with launch(plan, runs=run_folders, registry=registry) as run:
             async for event in run:
                 if getattr(event, "text", "") == "ready":
-                    pid = json.loads((run.folder / "state.json").read_text())["trainer"]["pid"]
+                    state = json.loads((run.folder / "state.json").read_text())
+                    pid, supervisor = state["trainer"]["pid"], state["supervisor"]["pid"]
                     shutil.rmtree(run.folder)
     assert caught.value.code == "run_removed"
     assert str(pid) in str(caught.value)
@@ -210,7 +211,7 @@ async def test_a_run_folder_that_is_removed(
         await run.wait()
     assert psutil.Process(pid).is_running()
     (run_folders.parent / "go").touch()
-    while psutil.pid_exists(pid):  # noqa: ASYNC110
+    while psutil.pid_exists(pid) or psutil.pid_exists(supervisor):  # noqa: ASYNC110
         await anyio.sleep(0.01)
     assert (plan.output / plan.lora).is_file()
 
@@ -221,6 +222,7 @@ async def test_a_run_folder_that_is_removed(
     run.folder.mkdir()
     shutil.copy(kept, run.folder / "launch.json")
     assert still_running(run) == []
+    shutil.rmtree(run.folder)
 
 
 @pytest.mark.anyio
