@@ -65,8 +65,13 @@ def install(site: Path, name: str, source: str) -> None:
     (package / "__init__.py").write_text(source, encoding="utf-8")
 
 
+def environ(path: str) -> dict[str, str]:
+    """This one's, with a folder of packages more, and with bytecode kept, as pip leaves it behind."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPATH": path}
+
+
 def timed(code: str, path: str) -> list[float]:
-    env = {**os.environ, "PYTHONPATH": path}
+    env = environ(path)
     runs = []
     for _ in range(RUNS + 1):  # the first one compiles
         done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
@@ -86,8 +91,7 @@ for _ in range({RUNS + 1}):
     found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 print(json.dumps([min(found[1:])]))
 """
-    env = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environ(path), check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout)[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import make_api
 import make_commands
 import make_errors
 import make_events
@@ -12,6 +13,7 @@ import make_settings
 
 FOLDER = Path(__file__).parent / "reference"
 PAGES = {
+    "api.md": make_api.page,
     "commands.md": make_commands.page,
     "errors.md": make_errors.page,
     "events.md": make_events.page,

@@ -19,7 +19,7 @@ import cinderlora
 from cinderlora import CinderloraError, ModelType, PluginError, Registry, hookimpl
 from cinderlora.cli import main
 from cinderlora.new_adapter import adapter_files, write_adapter
-from cinderlora.testing import adapter_checks
+from cinderlora.testing import adapter_checks, sample_header
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +157,28 @@ def test_checking_an_installed_adapter(capsys):
     assert outcomes["a rehearsal runs from job to lora"] == "skipped" and all(
         r["why"] for r in records if r["outcome"] != "ok"
     )
+
+
+def test_a_file_on_disk_is_held_against_what_it_claims(tmp_path, capsys):
+    from cinderlora.models.hollow import write_hollow
+
+    vae = tmp_path / "sdxl_vae.safetensors"
+    write_hollow(vae, dict(sample_header("sdxl_vae").tensors))
+
+    def claimed(*options):
+        _, out, err = said(capsys, "adapters", "check", "sdxl", "--json", "--no-rehearsal", *options)
+        found = [r for r in map(json.loads, out.splitlines()) if r.get("check") == "headers of its own are claimed"]
+        return (found[0]["outcome"], found[0]["why"]) if found else ("", out + err)
+
+    assert claimed() == (
+        "skipped",
+        "no headers are given: headers={'model': make_header({...}), ...}, or --header model=FILE",
+    )
+    assert claimed("--header", f"vae={vae}") == ("skipped", "no headers are given for model")
+    outcome, why = claimed("--header", f"model={vae}")
+    assert outcome == "failed" and "does not claim sdxl_vae.safetensors" in why and "decoder.conv_in.bias (512,)" in why
+    assert "is not ROLE=FILE" in claimed("--header", str(vae))[1]
+    assert "nowhere" in claimed("--header", f"vae={tmp_path / 'nowhere'}")[1]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The packages in docs/examples, as somebody else would have them: built as wheels, installed beside cinderlora's own
 wheel in a fresh environment, their tests run there. The core is not touched by any of it.
 
-Offline: what they need besides is lent to that environment by the one that the tests run in.
+Offline: what they say they need besides is lent to that environment by the one that the tests run in.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -36,20 +37,46 @@ def built(source: Path, folder: Path) -> Path:
     return max(folder.glob("*.whl"), key=lambda path: path.stat().st_mtime_ns)
 
 
+def needed(project: Path, *extras: str) -> set[str]:
+    """What a project says it needs: itself, and for some of its extras."""
+    table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*table["dependencies"], *(text for extra in extras for text in table["optional-dependencies"][extra])]
+    return {"".join(text.split(";")[0].split()) for text in wanted}
+
+
 class Environment:
-    """A fresh environment with all packages of this one but those that are called cinderlora."""
+    """A fresh environment with what the packages say that they need, and nothing else."""
 
     def __init__(self, folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         self.python = folder / "bin/python"
         self.packages = Path(self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-        for lent in distributions():
-            if lent.name.lower().startswith("cinderlora"):
-                continue
-            for top in {file.parts[0] for file in lent.files or ()} - {"..", "__pycache__", "bin"}:
-                place, there = self.packages / top, Path(str(lent.locate_file(top)))
-                if not place.exists() and there.exists() and not top.endswith(".pth"):
-                    place.symlink_to(there)
+        self.lent: set[str] = set()
+        for project, extras in {ROOT: ["cli"], **{package: ["test"] for package in PACKAGES}}.items():
+            for text in needed(project, *extras):
+                self.lend(text)
+
+    def lend(self, wanted: str) -> None:
+        """A package of the environment that the tests run in, with what it needs itself."""
+        name, extras = re.fullmatch(r"([\w.-]+)(?:\[([\w,.-]+)\])?.*", wanted).groups()
+        if wanted in self.lent:
+            return
+        self.lent.add(wanted)
+        if name == "cinderlora":
+            for text in needed(ROOT, *(extras or "").split(",")) if extras else ():
+                self.lend(text)
+            return
+        try:
+            lent = distribution(name)
+        except PackageNotFoundError:
+            return  # for another version of Python than this one
+        for top in {file.parts[0] for file in lent.files or ()} - {"..", "__pycache__", "bin"}:
+            place, there = self.packages / top, Path(str(lent.locate_file(top)))
+            if not place.exists() and there.exists() and not top.endswith(".pth"):
+                place.symlink_to(there)
+        for text in lent.requires or ():
+            if "extra ==" not in text:
+                self.lend("".join(text.split(";")[0].split()))
 
     def run(self, *arguments: str, **options) -> str:
         argv = [str(self.python), "-X", "utf8", *arguments]

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,8 @@ from cinderlora import (
     UnknownName,
     import_config,
 )
+from cinderlora.cli.request import Options, make_request
+from cinderlora.config import Config
 from cinderlora.importing import FORMATS
 from cinderlora.importing.command_line import arguments
 from cinderlora.sd_scripts.arguments import known_arguments
@@ -117,6 +120,51 @@ def test_epochs_are_steps_where_the_pictures_are(registry, pictures, tmp_path):
     s = imported.settings
     assert (s.steps, s.save_every, s.sample_every) == (3 * 30, 30, 60)  # 6 pictures, 10 times, 2 at once
     assert problems(imported) == set() and "max_train_epochs" not in s.extra
+
+
+@pytest.mark.parametrize(
+    ("captions", "trigger"),
+    [
+        (["elena woman, red hat", "a photo of elena woman"], "elena woman"),
+        (["elena, red hat", "a photo of Elena"], "elena"),
+        (["somebody, red hat", "a photo"], None),
+        ([], "elena woman"),  # then the folder's words are the caption
+    ],
+)
+def test_the_folder_of_the_pictures_names_the_trigger_word(registry, pictures, tmp_path, captions, trigger):
+    folder = tmp_path / "img/10_elena woman"
+    folder.parent.mkdir()
+    pictures.rename(folder)
+    for caption in folder.glob("*.txt"):
+        caption.unlink()
+    for picture, text in zip(sorted(folder.glob("*.png")), captions, strict=False):
+        picture.with_suffix(".txt").write_text(text, encoding="utf-8")
+    table = {"LoRA_type": "Standard", "sdxl": True, "train_data_dir": str(folder.parent), "output_name": "elena_v2"}
+    imported = import_config(written(tmp_path, "theirs.json", table), registry=registry)
+    assert (imported.name, imported.trigger) == ("elena_v2", trigger)
+    of_a_text = import_config("theirs.json", text=json.dumps(table), registry=registry)
+    assert of_a_text.trigger is None
+
+
+@pytest.mark.parametrize("key", ["logging_dir", "log_tracker_config", "network_weights", "vae"])
+def test_paths_of_another_computer_are_not_kept_for_the_trainer(registry, tmp_path, key):
+    table = {"LoRA_type": "Flux1", "flux1_checkbox": True, key: "\\\\server\\share\\x"}
+    imported = import_config(written(tmp_path, "theirs.json", table), registry=registry)
+    assert dropped(imported)[key] == "import_path_elsewhere" and not imported.settings.extra.get(key)
+
+
+def test_no_preset_goes_under_what_was_imported(registry, samples, tmp_path):
+    imported = import_config(samples / "kohya_flux.json", registry=registry)
+    imported.save_job(tmp_path / "job.toml")
+    options = Options(job_file=tmp_path / "job.toml", dataset=tmp_path, rehearsal=True)
+    job = make_request(options, Config(), registry).job
+    assert (job.preset, job.settings.network_dim) == (None, 16)
+    job.save(tmp_path / "whole.toml")
+    assert make_request(attrs.evolve(options, job_file=tmp_path / "whole.toml"), Config(), registry).job == job
+    (tmp_path / "mine.toml").write_text('type = "flux"\nname = "x"\n', encoding="utf-8")
+    assert (
+        make_request(attrs.evolve(options, job_file=tmp_path / "mine.toml"), Config(), registry).job.preset is not None
+    )
 
 
 def test_the_script_follows_from_what_is_ticked(registry, tmp_path):

@@ -81,7 +81,7 @@ def test_a_preset_comes_back_as_it_was(home, values, name, title, vram, base):
     texts=st.tuples(TEXT, TEXT, TEXT),
     paths=st.tuples(PATHS, PATHS),
     models=st.dictionaries(TEXT, PATHS, max_size=3),
-    preset=st.none() | TEXT,
+    preset=st.none() | TEXT.filter(bool),
 )
 def test_a_job_comes_back_as_it_was(home, values, texts, paths, models, preset):
     model_type, name, trigger = texts
@@ -323,6 +323,24 @@ def test_presets_lists_what_is_in_files_and_names_what_is_broken(home, capsys):
     assert "mine" in Said(capsys, "presets", "--json").out
     assert "mine" in Said(capsys, "adapters").out
     assert "COMMAND" in Said(capsys, "presets", "--help").out
+
+
+@pytest.mark.parametrize("wanted", ["b", "flux/b"])
+def test_one_that_is_broken_is_not_said_to_be_unknown(home, capsys, wanted):
+    project, _ = preset_folders()
+    preset_file(project, "b.toml", 'name = "b"\nmodel_type = "flux"\nstpes = 7\n')
+    (record,) = Said(capsys, "presets", "show", wanted, "--json", code=2).records
+    assert record["error"]["code"] == "preset_broken" and "Did you mean steps?" in record["error"]["message"]
+    preset_file(project, "b.toml", 'name = "b"\nmodel_type = "flux"\nbase = "16bg"\n')
+    (record,) = Said(capsys, "presets", "show", wanted, "--json", code=2).records
+    assert record["error"]["code"] == "preset_broken" and "Did you mean 16gb?" in record["error"]["message"]
+
+
+def test_a_preset_without_a_title_is_for_its_memory(home, capsys):
+    project, _ = preset_folders()
+    preset_file(project, "a.toml", 'name = "mine"\nmodel_type = "flux"\nbase = "16gb"\n')
+    (line,) = [line for line in Said(capsys, "presets", "flux").out.splitlines() if "mine" in line]
+    assert line.split()[1:4] == ["mine", "16", "GB"]
 
 
 def test_show_says_where_each_setting_comes_from(home, capsys):

@@ -4,6 +4,7 @@ say what to change."""
 from __future__ import annotations
 
 import itertools
+import traceback
 import types
 from pathlib import Path
 from unittest import SkipTest
@@ -173,6 +174,40 @@ def test_importing_is_to_be_light(tmp_path, monkeypatch, body, said):
     plugin = types.ModuleType("cinderlora_heavy")
     with pytest.raises(AssertionError, match=f"(?s){said}"):
         named(plugin, "importing it is light", import_seconds=0.2)()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [("a misspelt hook", {"hooks are spelt and called right"}), ("presets that raise", {"the presets are valid"})],
+)
+def test_a_fault_is_told_once(fault, told):
+    found = {str(check): outcome(check) for check in adapter_checks(FAULTS[fault][0], import_seconds=60)}
+    assert {name for name, said in found.items() if said not in {"ok", "skipped"}} == told
+
+
+def test_what_raises_is_told_with_its_line_and_the_nearest_name():
+    said = outcome(named(preset(stpes=100), PRESETS))
+    assert f"({Path(__file__).name}, line " in said and "Did you mean steps?" in said
+    said = outcome(named(preset(quite_something_else=100), PRESETS))
+    assert "Preset has: " in said and "network_dim" in said
+
+
+def test_what_fails_leads_back_to_the_author_and_not_through_the_checks():
+    check = named(preset(stpes=1), PRESETS)
+    assert repr(check) == "Check(name='the presets are valid')"
+    with pytest.raises(AssertionError) as failed:
+        check()
+    assert [entry.name for entry in failed.traceback] == [
+        "test_what_fails_leads_back_to_the_author_and_not_through_the_checks",
+        "__call__",
+    ]
+    assert failed.traceback[1].ishidden(failed)
+    assert traceback.extract_tb(failed.value.__cause__.__traceback__)[-1].name == "presets"
+
+
+def test_a_sample_that_is_not_there_is_answered_with_those_that_are():
+    with pytest.raises(KeyError, match=r"no sample header 'flux.ae'; there are .*flux_ae"):
+        sample_header("flux.ae")
 
 
 def test_nothing_is_looked_at_before_a_check_is_called():

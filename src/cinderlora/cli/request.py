@@ -85,7 +85,7 @@ def make_request(options: Options, config: Config, registry: Registry) -> Reques
         trigger=wanted.get("trigger", name),
         dataset=_dataset(options.dataset, wanted.get("dataset"), name, config),
         output=wanted.get("output") or config.loras or Path("loras"),
-        preset=_preset(options.preset or wanted.get("preset") or "auto"),
+        preset=_preset(options.preset or wanted.get("preset", "auto")),
         models=models,
         **_settings(options, wanted.get("settings", {}), config),
     )
@@ -111,9 +111,9 @@ def find_trainer(options: Options, config: Config, adapter: Adapter) -> Trainer:
         return trainer_type(error.params["path"], python=python)
 
 
-def _preset(preset: str) -> str | Preset:
+def _preset(preset: str) -> str | Preset | None:
     if not preset.endswith(".toml"):
-        return preset
+        return preset or None
     from cinderlora.types import Preset
 
     return Preset.load(Path(preset).expanduser())

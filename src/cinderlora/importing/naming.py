@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cinderlora.errors import CinderloraError
 from cinderlora.importing.data import Dropped, Entry
 from cinderlora.importing.work import DATASET, TRAINING, Work
 from cinderlora.problems import Problem
@@ -17,6 +18,8 @@ __all__ = ["leave_empty", "leave_secrets", "take_models", "take_names", "take_ol
 
 _MODELS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"})
 _FOLDERS = ("reg_data_dir", "in_json")
+# What else names a file or a folder, and is kept for the script as it is.
+_PATHS = ("conditioning_data_dir", "log_tracker_config", "logging_dir", "network_weights", "tokenizer_cache_dir", "vae")
 
 
 def leave_secrets(work: Work) -> None:
@@ -78,6 +81,8 @@ def take_names(work: Work) -> None:
             else:
                 work.job[ours] = path
                 work.note(entry, ours, path)
+                if ours == "dataset" and "trigger" not in work.job:
+                    _take_folders_word(work, entry, path)
     entry = work.pop("save_model_as")
     if entry is not None and entry.value != "safetensors":
         work.reading.drop(entry.key, entry.theirs, "import_safetensors")
@@ -85,9 +90,39 @@ def take_names(work: Work) -> None:
         entry = work.pop(argument)
         if entry is not None:
             work.reading.drop(entry.key, entry.theirs, "import_regularization")
+    for argument in _PATHS:
+        entry = work.table.get(argument)
+        if entry is not None and isinstance(entry.value, str) and work.source.local(entry.value) is None:
+            del work.table[argument]
+            work.reading.drop(entry.key, entry.theirs, "import_path_elsewhere")
     entry = work.pop("resume")
     if entry is not None:
         work.reading.drop(entry.key, entry.theirs, "import_resume")
+
+
+def _take_folders_word(work: Work, entry: Entry, folder: Path) -> None:
+    """The trigger word that a `<repeats>_<words>` folder names: all its words, or the first ("elena woman": the
+    character, then what kind of thing it is), whichever most of the captions have."""
+    if not work.source.there(folder):
+        return
+    from cinderlora.dataset.check import has_trigger
+    from cinderlora.dataset.read import read_dataset
+
+    extension = work.table.get("caption_extension")
+    try:
+        dataset = read_dataset(folder, str(extension.value) if extension else ".txt")
+    except (OSError, CinderloraError):
+        return
+    named = {subset.class_tokens for subset in dataset.subsets} - {None, ""}
+    if len(named) != 1:
+        return
+    words = str(named.pop())
+    said = [picture.caption for picture in dataset.pictures if picture.caption]
+    for word in (words, words.split(maxsplit=1)[0]):
+        if 2 * sum(has_trigger(caption, word) for caption in said) >= len(said):
+            work.job["trigger"] = word
+            work.note(entry, "trigger", word)
+            return
 
 
 def _split(output_name: str, work: Work) -> tuple[str | None, str]:

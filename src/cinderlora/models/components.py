@@ -15,7 +15,7 @@ from cinderlora.models.headers import Header, Tensors, file_problem
 from cinderlora.problems import Problem, Severity
 from cinderlora.types import Layer, ModelFile
 
-__all__ = ["clip_g", "clip_l", "lora", "model_file", "precision_problems", "problem", "t5xxl", "vae"]
+__all__ = ["clip_g", "clip_l", "lora", "lora_layers", "model_file", "precision_problems", "problem", "t5xxl", "vae"]
 
 # Kept like this, a tensor has the shape that the model says; four bits and the like are packed.
 _FLOATS = ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3fn", "fp8_e5m2", "fp8_scaled")

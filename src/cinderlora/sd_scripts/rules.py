@@ -14,6 +14,8 @@ __all__ = ["rule_problems"]
 
 # Seen by the data set with every caption, so they cannot be cached; the script stops before training.
 _CAPTION_CHANGES = ("shuffle_caption", "caption_dropout_rate", "caption_tag_dropout_rate", "token_warmup_step")
+# Draw other latents each time, so they cannot be cached either.
+_PICTURE_CHANGES = ("color_aug", "random_crop")
 # Without effect once the text encoders' outputs are cached: no error, no word.
 _CAPTION_ADDITIONS = ("caption_prefix", "caption_suffix", "enable_wildcard")
 _NEVER_ZERO = ("save_every_n_steps", "save_every_n_epochs", "sample_every_n_steps", "sample_every_n_epochs")
@@ -36,6 +38,7 @@ _MODULES = {
 # What the sides of buckets have to be multiples of, in pixels: FLUX' script asks for more than it says itself.
 _BUCKET_STEPS = {"flux_train_network.py": 64, "sdxl_train_network.py": 32, "sd3_train_network.py": 32}
 _TRANSFORMERS = ("flux_train_network.py", "sd3_train_network.py")
+_FULL_PRECISION = {"full_fp16": "fp16", "full_bf16": "bf16"}
 
 
 def rule_problems(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
@@ -49,6 +52,10 @@ def rule_problems(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _caching(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
+    if keys.get("cache_latents") or keys.get("cache_latents_to_disk"):
+        for key in _PICTURE_CHANGES:
+            if keys.get(key):
+                yield Problem("latents_cached", {"setting": key}, changes={"cache_latents": False})
     if not (keys.get("cache_text_encoder_outputs") or keys.get("cache_text_encoder_outputs_to_disk")):
         return
     for key in _CAPTION_CHANGES:
@@ -59,6 +66,8 @@ def _caching(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("no_effect_with_cache", {"setting": key}, severity="warning")
     if script == "sdxl_train_network.py" and not keys.get("network_train_unet_only"):
         yield Problem("text_encoder_cached", changes={"cache_text_encoders": False})
+    if script in _TRANSFORMERS and "train_t5xxl=True" in (keys.get("network_args") or ()):
+        yield Problem("t5xxl_cached", changes={"cache_text_encoders": False})
 
 
 def _optimizing(keys: Mapping[str, Any]) -> Iterator[Problem]:
@@ -101,6 +110,10 @@ def _model(script: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("fp16_nan", severity="warning", changes={"mixed_precision": "bf16"})
         if keys.get("min_snr_gamma"):
             yield Problem("no_effect", {"setting": "min_snr_gamma", "script": script}, severity="warning")
+    for key, wanted in _FULL_PRECISION.items():
+        if keys.get(key) and keys.get("mixed_precision") != wanted:
+            params = {"setting": key, "needed": wanted}
+            yield Problem("full_precision_differs", params, changes={"mixed_precision": wanted})
     if keys.get("fp8_base") and keys.get("mixed_precision") == "no":
         yield Problem("fp8_needs_mixed_precision", changes={"mixed_precision": "bf16"})
     if keys.get("model_type") == "chroma" and not keys.get("apply_t5_attn_mask"):

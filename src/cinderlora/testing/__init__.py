@@ -34,28 +34,35 @@ __all__ = [
     "sample_headers",
 ]
 
-_FOR_ALL = (
+_ALL = (
     hook_checks.hooks_are_spelt_and_called_right,
     hook_checks.goes_with_what_is_installed,
     hook_checks.importing_it_is_light,
+    type_checks.the_model_type_is_complete,
     type_checks.the_presets_are_valid,
     type_checks.the_presets_inherit_well,
     type_checks.the_presets_fit_their_memory,
     argument_checks.arguments_are_known_to_the_script,
     argument_checks.arguments_survive_being_read_as_toml,
+    header_checks.headers_of_its_own_are_claimed,
+    header_checks.headers_of_others_are_left_alone,
+    header_checks.damaged_headers_are_survived,
     progress_checks.parse_progress_never_raises,
     progress_checks.progress_does_not_depend_on_how_lines_are_split,
+    progress_checks.its_log_is_understood,
     progress_checks.diagnose_never_raises,
     running_checks.a_plan_is_deterministic_and_inert,
+    running_checks.a_rehearsal_runs_from_job_to_lora,
 )
-_FOR_ADAPTERS = (
+_FOR_ADAPTERS = {
     type_checks.the_model_type_is_complete,
     header_checks.headers_of_its_own_are_claimed,
     header_checks.headers_of_others_are_left_alone,
     header_checks.damaged_headers_are_survived,
     progress_checks.its_log_is_understood,
     running_checks.a_rehearsal_runs_from_job_to_lora,
-)
+}
+"""What has nothing to ask of a plugin without a model type."""
 
 Headers = Mapping[str, Header | Iterable[Header]]
 
@@ -93,5 +100,5 @@ def adapter_checks(
         rehearsal=rehearsal,
         import_seconds=import_seconds,
     )
-    functions = (*_FOR_ALL, *_FOR_ADAPTERS) if subject.is_adapter else _FOR_ALL
+    functions = [function for function in _ALL if subject.is_adapter or function not in _FOR_ADAPTERS]
     return [Check(function.__name__.replace("_", " "), function, subject) for function in functions]

@@ -39,7 +39,7 @@ _WISHES: tuple[dict[str, Any], ...] = (
 
 
 def arguments_are_known_to_the_script(subject: Subject) -> None:
-    unknown = []
+    unknown, asked = [], 0
     for adapter in subject.adapters():
         script, known = adapter.type.script, subject.known_arguments(adapter)
         for job, why in _jobs(subject, adapter):
@@ -58,10 +58,12 @@ def arguments_are_known_to_the_script(subject: Subject) -> None:
                 fail(f"build_args{why}: {' '.join(map(str, errors))}")
         if known is None:
             unknown.append(script)
-    if unknown:
+        else:
+            asked += 1
+    if not asked:
         skip(
-            f"nothing is known of what {', '.join(unknown)} takes. Give adapter_checks a checkout of the trainer "
-            "(checkout=), or a JSON file of its arguments (arguments=)"
+            f"nothing is known of what {', '.join(unknown)} takes. Give a checkout of the trainer (checkout=FOLDER, or "
+            "--checkout FOLDER), or a JSON file of its arguments (arguments=FILE)"
         )
 
 

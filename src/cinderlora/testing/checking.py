@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,11 +13,14 @@ from types import ModuleType
 from typing import Any, NoReturn
 from unittest import SkipTest
 
-from attrs import define, frozen
+import attrs
+from attrs import define, field, frozen
 
+import cinderlora
 from cinderlora.adapter import Adapter
-from cinderlora.errors import CinderloraError
+from cinderlora.errors import CinderloraError, PluginError
 from cinderlora.models.headers import Header
+from cinderlora.names import nearest
 from cinderlora.registry import Implementation, Registry
 from cinderlora.sd_scripts.arguments import Arguments
 from cinderlora.testing.pictures import draw_pictures
@@ -34,8 +39,8 @@ class Check:
     """
 
     name: str
-    function: Callable[[Subject], None]
-    subject: Subject
+    function: Callable[[Subject], None] = field(repr=False)
+    subject: Subject = field(repr=False)
 
     def __call__(self) -> None:
         __tracebackhide__ = True
@@ -43,6 +48,9 @@ class Check:
             self.function(self.subject)
         except CinderloraError as error:
             raise AssertionError(str(error)) from error
+        except AssertionError as error:
+            # The way through this package says nothing to an author; where the plugin raised is in the cause.
+            raise error.with_traceback(None)  # noqa: B904
 
     def __str__(self) -> str:
         return self.name
@@ -56,6 +64,7 @@ def fail(message: str) -> NoReturn:
 
 def skip(why: str) -> NoReturn:
     """Why nothing can be said, and what would help."""
+    __tracebackhide__ = True
     raise SkipTest(why)
 
 
@@ -69,8 +78,26 @@ def calling(hook: str, what: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         raise AssertionError(
-            f"{hook} raised {type(error).__name__}{f' for {what}' if what else ''}: {error}. It must not raise."
+            f"{hook} raised {type(error).__name__}{f' for {what}' if what else ''}{_place(error)}: {error}. "
+            f"{_misspelt(error) or 'It must not raise.'}"
         ) from error
+
+
+def _place(error: BaseException) -> str:
+    """The line of the plugin that an exception came from."""
+    own = str(Path(cinderlora.__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _misspelt(error: BaseException) -> str:
+    """The field that was meant, where one of our classes was given another."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    kind = getattr(cinderlora, found[1], None) if found and found[1] in cinderlora.__all__ else None
+    if found is None or not isinstance(kind, type) or not attrs.has(kind):
+        return ""
+    near = nearest(found[2], attrs.fields_dict(kind))
+    return f"Did you mean {near}?" if near else f"{found[1]} has: {', '.join(attrs.fields_dict(kind))}."
 
 
 @define(eq=False, slots=False)
@@ -121,7 +148,10 @@ class Subject:
 
     def adapters(self) -> list[Adapter]:
         """What the plugin has a part in: its own model type, or all that are installed."""
-        registry = self.registry()
+        try:
+            registry = self.registry()
+        except PluginError:
+            skip("it cannot be registered: see 'hooks are spelt and called right'")
         if not registry:
             fail(f"{self.name} has no model_type, and no adapter is installed that it could be tried with.")
         return list(registry.values())

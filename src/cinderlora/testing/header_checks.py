@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import attrs
@@ -22,7 +23,7 @@ __all__ = ["damaged_headers_are_survived", "headers_of_its_own_are_claimed", "he
 def headers_of_its_own_are_claimed(subject: Subject) -> None:
     adapter = _scanning(subject)
     if not subject.headers:
-        skip("no headers are given: adapter_checks(..., headers={'model': make_header({...}), ...})")
+        skip("no headers are given: headers={'model': make_header({...}), ...}, or --header model=FILE")
     roles = {component.role for component in adapter.type.components}
     for role, headers in subject.headers.items():
         if role not in roles:
@@ -47,7 +48,7 @@ def _claimed(subject: Subject, adapter: Adapter, role: str, header: Header) -> N
     if not files:
         fail(
             f"scan_models does not claim {header.path.name}, which is given as its {role!r}: yield a ModelFile with "
-            f"role={role!r} for it."
+            f"role={role!r} for it. It has {_tensors(header)}."
         )
     file = files[0]
     errors = [problem for problem in file.problems if problem.severity == "error"]
@@ -59,6 +60,12 @@ def _claimed(subject: Subject, adapter: Adapter, role: str, header: Header) -> N
                 f"scan_models says that the {what} of {header.path.name} is {said!r}, its header says {true!r}: pass "
                 "that on, or use cinderlora.models.components.model_file."
             )
+
+
+def _tensors(header: Header) -> str:
+    shown = [f"{name} {tuple(tensor.shape)}" for name, tensor in islice(header.tensors.items(), 3)]
+    more = len(header.tensors) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "no tensors"
 
 
 def _scan(subject: Subject, adapter: Adapter, headers: Sequence[Header]) -> list[ModelFile]:
@@ -116,7 +123,8 @@ def _as_model(subject: Subject, adapter: Adapter, header: Header) -> bool:
 
 
 def _try(kinds: Iterable[str]) -> str:
-    return ", ".join(f"cinderlora.testing.sample_header({kind!r})" for kind in kinds)
+    """Where the headers are to be had from."""
+    return f"cinderlora.testing.sample_header of {', '.join(map(repr, kinds))}"
 
 
 def _alike(names: frozenset[str], own: frozenset[str]) -> bool:

@@ -46,6 +46,8 @@ def sample_header(kind: str, *, dtype: str = "BF16", prefix: str = "", path: str
 
     `prefix` goes before all names, as other programs keep them. Raises `KeyError` for a kind that is not there.
     """
+    if kind not in _shapes():
+        raise KeyError(f"there is no sample header {kind!r}; there are {', '.join(_shapes())}")
     path = f"models/{_NAMES.get(kind, kind)}.safetensors" if path is None else path
     return make_header({prefix + name: shape for name, shape in _shapes()[kind].items()}, path, dtype=dtype)
 

@@ -97,6 +97,7 @@ def _can(known: list[str]) -> str:
 
 
 def goes_with_what_is_installed(subject: Subject) -> None:
+    subject.adapters()  # one that cannot be registered at all has been told so
     registry = Registry.from_installed(disable=())
     if subject.registered_as(registry) is None:
         registry.register(subject.plugin, name=subject.name)

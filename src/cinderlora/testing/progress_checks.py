@@ -111,7 +111,13 @@ def _search(parser: Implementation) -> None:
     )
     lines = st.lists(piece, max_size=6).map("".join).map(lambda text: text.replace("\n", " "))
 
-    @settings(deadline=None, max_examples=200, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        deadline=None,
+        max_examples=200,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(lines, st.sampled_from(PHASES))
     def search(line: str, phase: str | None) -> None:
         _parsed(parser, line, phase)
@@ -154,7 +160,7 @@ def _cuts(length: int, chance: random.Random) -> Iterator[list[int]]:
 
 def its_log_is_understood(subject: Subject) -> None:
     if not subject.logs:
-        skip("no output of its trainer is given: adapter_checks(..., logs=['output.log'])")
+        skip("no output of its trainer is given: logs=['output.log'], or --log output.log")
     adapter = subject.adapter()
     for log in subject.logs:
         events = list(adapter.events([log]))

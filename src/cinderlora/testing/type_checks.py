@@ -12,6 +12,7 @@ import attrs
 from cinderlora.adapter import Adapter
 from cinderlora.checks import job_problems, plan_problems
 from cinderlora.cost.data import Estimate
+from cinderlora.errors import CinderloraError
 from cinderlora.names import nearest
 from cinderlora.problems import Problem
 from cinderlora.testing.checking import Subject, calling, fail, skip
@@ -108,6 +109,14 @@ def _own(subject: Subject, adapter: Adapter) -> list[Preset]:
     return found
 
 
+def _resolved(subject: Subject, adapter: Adapter) -> list[tuple[Preset, Preset]]:
+    """The plugin's own presets, as it wrote them and with their bases applied."""
+    try:
+        return [(preset, adapter.presets[preset.name]) for preset in _own(subject, adapter)]
+    except (AssertionError, CinderloraError):
+        skip("the presets cannot be had: see 'the presets are valid'")
+
+
 def _valid(subject: Subject, adapter: Adapter, preset: Preset) -> None:
     if preset.vram_gb is None:
         fail(
@@ -154,12 +163,12 @@ _FOLLOWING = {
 def the_presets_inherit_well(subject: Subject) -> None:
     seen = 0
     for adapter in subject.adapters():
-        presets, trainer = adapter.presets, subject.trainer(adapter)
-        for preset in _own(subject, adapter):
+        trainer = subject.trainer(adapter)
+        for preset, resolved in _resolved(subject, adapter):
             seen += 1
             for setting, source in _FOLLOWING.items():
                 value = getattr(preset, setting)
-                without = _without(presets[preset.name], setting)
+                without = _without(resolved, setting)
                 if value is not None and getattr(trainer.completed(without), setting) == value:
                     fail(
                         f"Preset {preset.name!r} sets {setting} to {value!r}, which follows from its {source} anyway. "
@@ -178,9 +187,7 @@ def _without(preset: Preset, setting: str) -> Settings:
 def the_presets_fit_their_memory(subject: Subject) -> None:
     seen = 0
     for adapter in subject.adapters():
-        resolved = adapter.presets
-        for own in _own(subject, adapter):
-            preset = resolved[own.name]
+        for _, preset in _resolved(subject, adapter):
             takes = _estimate(adapter, preset, eight_bits=True)
             if takes is None or preset.vram_gb is None:
                 continue
