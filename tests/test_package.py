@@ -85,6 +85,9 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
     assert {n.removeprefix(f"{info}/") for n in names if n.startswith(f"{info}/")} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE",
     }  # fmt: skip
+    assert {"cinderlora_ui/__init__.py", "cinderlora_ui/de.toml", "cinderlora_ui/parts.html"} <= names
+    tab = {path.name for path in (ROOT / "docs/examples/lora_tab").iterdir() if path.is_file()} - {"README.md"}
+    assert {name.removeprefix("cinderlora_ui/") for name in names if name.startswith("cinderlora_ui/")} == tab
     assert all(f"{package}/py.typed" in names for package in ("cinderlora", "cinderlora_flux", "cinderlora_sdxl"))
     assert not [n for n in names if re.search(r"(^|/)(tests?/|conftest|test_\w+\.py)|\.(pyc|so|orig|safetensors)$", n)]
 

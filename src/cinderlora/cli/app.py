@@ -32,6 +32,7 @@ COMMANDS = {
     "watch": ("runs", "Watch a training that goes on, or see one that has ended."),
     "stop": ("runs", "Stop a training."),
     "queue": ("queue", "Train one after the other: add, list, hold, remove, run, watch."),
+    "ui": ("ui", "Train in the browser."),
     "resume": ("resume", "Go on with a training that was stopped or failed."),
     "sd-scripts": ("sd_scripts", "Install sd-scripts, which trains, or see whether it works."),
     "config": ("configuration", "Show or change where things are on this machine."),

@@ -171,6 +171,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "import_next": ("Next: {command}", "Weiter: {command}"),
     "folder_word": ("FOLDER", "ORDNER"),
     "name_word": ("NAME", "NAME"),
+    "trigger_word": ("WORD", "WORT"),
     "check_ok": ("ok", "ok"),
     "check_failed": ("change", "ändern"),
     "check_skipped": ("skipped", "entfällt"),

@@ -1,0 +1,197 @@
+"""The tab as `cinderlora ui` serves it, a process of its own, and a Chromium that looks at it.
+
+Every page is watched: an error in its console, or a request to anywhere but the server, fails the test. Pictures of the
+states that tests pass through go to the folder that CINDERLORA_SCREENSHOTS names, else to the test's temporary folder.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from cinderlora import sync
+from cinderlora.demo import write_dataset
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+LOST = re.compile("^503: |status of 503|ERR_(CONNECTION|INCOMPLETE|NETWORK|EMPTY)_")
+WAIT = 60  # seconds; all of this is quick on a machine that has nothing else to do
+
+
+class Server:
+    """`cinderlora ui` over its lives, always at one port and in one folder."""
+
+    def __init__(self, root: Path, argv: list[str], env: dict[str, str]) -> None:
+        self.root = root
+        self.folder = root / "work"
+        home = root / "home"
+        home.mkdir()
+        homes = {f"XDG_{name}_HOME": str(home / name) for name in ("CONFIG", "DATA", "STATE", "CACHE")}
+        self.env = {**os.environ, "HOME": str(home), **homes, **env}
+        for name in ("CINDERLORA_LANGUAGE", "LANGUAGE", "http_proxy", "HTTP_PROXY"):
+            self.env.pop(name, None)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.argv = [str(Path(sys.executable).with_name("cinderlora")), "ui", "--no-browser", "--port", str(self.port),
+                     "--folder", str(self.folder), *argv]  # fmt: skip
+        self.start()
+
+    def start(self, *, until_drawn: bool = True, **env: str) -> str:
+        """Start it; the line with its address. Until Gradio is imported it answers 503 and a page that asks again."""
+        with (self.root / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.argv, cwd=self.root, env=self.env | env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "http://" in line, self.log
+        until = time.monotonic() + WAIT
+        while until_drawn and self.ask("/en/")[0] == 503:
+            assert self.process.poll() is None and time.monotonic() < until, self.log
+            time.sleep(0.1)
+        return line
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def ask(self, target: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        """What no browser asks: the target is sent as it is."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)) as connection:
+            connection.request("GET", target, headers={name.replace("_", "-"): text for name, text in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, answer.read(), {name.lower(): text for name, text in answer.getheaders()}
+
+    @property
+    def log(self) -> str:
+        return (self.root / "server.log").read_text(encoding="utf-8")
+
+    @property
+    def runs(self) -> list[sync.Run]:
+        return sync.runs(self.folder / "runs")
+
+    def end(self) -> None:
+        self.kill()
+        sync.Queue(self.folder / "queue").pause()
+        for run in self.runs:
+            run.stop(grace=0)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data set."""
+    return write_dataset(tmp_path_factory.mktemp("drawn") / "elena")[0].parent
+
+
+@pytest.fixture
+def serve(demo: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server in a folder that has the demo's data set; in the end it and all of its trainings are ended."""
+    servers: list[Server] = []
+
+    def start(*argv: str, **env: str) -> Server:
+        shutil.copytree(demo, tmp_path / "work/datasets/elena")
+        servers.append(Server(tmp_path, list(argv) or ["--rehearsal"], env))
+        return servers[0]
+
+    yield start
+    for server in servers:
+        server.end()
+
+
+@pytest.fixture(scope="session")
+def form(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for tests that start no training."""
+    root = tmp_path_factory.mktemp("form")
+    shutil.copytree(demo, root / "work/datasets/elena")
+    server = Server(root, ["--rehearsal"], {})
+    yield server
+    assert not server.runs, "a training was started"
+    server.end()
+    assert "Traceback" not in server.log, server.log
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def look(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Page]]:
+    """Opens the tab in a browser of its own (`beside`: in another tab of that one), and watches it to the end.
+
+    `lost=True` is for tests that take the server away, of which Chromium complains.
+    """
+    wrong: list[str] = []
+    contexts: list[Any] = []
+
+    def watch(page: Page, server: Server, *, lost: bool) -> None:
+        def hear(kind: str, text: str) -> None:
+            if not lost or not LOST.search(f"{kind}: {text}"):
+                wrong.append(f"{kind}: {text}")
+
+        page.on("console", lambda told: hear("console", told.text) if told.type == "error" else None)
+        page.on("pageerror", lambda error: hear("page", str(error)))
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("response", lambda got: hear(str(got.status), got.url) if got.status >= 400 else None)
+
+        def asked(asked: Any) -> None:
+            parts = urlsplit(asked.url)
+            if parts.scheme not in {"data", "blob"} and parts.netloc != f"127.0.0.1:{server.port}":
+                wrong.append(f"asked elsewhere: {asked.url}")
+
+        page.on("request", asked)
+
+    def opened(
+        server: Server, path: str = "/", *, beside: Page | None = None, lost: bool = False, **options: Any
+    ) -> Page:
+        if beside is None:
+            contexts.append(
+                browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}} | options)
+            )
+        context = contexts[-1] if beside is None else beside.context
+        context.set_default_timeout(WAIT * 1000)
+        page = context.new_page()
+        watch(page, server, lost=lost)
+        page.goto(server.url + path)
+        page.locator("#start").wait_for()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> Callable[[Page, str], None]:
+    """Keeps a picture of a state."""
+    folder = Path(os.environ.get("CINDERLORA_SCREENSHOTS", tmp_path / "screenshots"))
+
+    def keep(page: Page, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+    return keep
