@@ -80,12 +80,13 @@ def klass(kind: type) -> str:
 
 def fields(kind: type) -> Iterator[str]:
     described = field_docstrings(kind)
+    written = inspect.get_annotations(kind)  # as in the source; cattrs replaces attrs' own copy when it first meets a class
     for field in attrs.fields(kind):
         if field.name.startswith("_") or not field.init or field.inherited:
             continue
         default = "" if field.default is attrs.NOTHING else f"= {value_of(field.default)}"
         said = cell(described.get(field.name, ""))
-        yield f"| `{field.name}` | `{cell(f'{annotation(field.type)} {default}')}` | {said} |"
+        yield f"| `{field.name}` | `{cell(f'{annotation(written[field.name])} {default}')}` | {said} |"
 
 
 def value_of(default: Any) -> str:

@@ -16,7 +16,7 @@ from cinderlora.cli.app import cinderlora
 from cinderlora.cli.job_options import JobCommand
 from cinderlora.config import CONFIG_NAMES
 from cinderlora.texts import catalogue
-from cinderlora.types import SETTINGS
+from cinderlora.types import SETTINGS, Plan
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -28,6 +28,7 @@ def read(page: str) -> str:
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(DOCS))
+    attrs.resolve_types(Plan)  # as cattrs does with each class that it first meets: no page may hang on that
     return importlib.import_module("make_pages").PAGES
 
 
