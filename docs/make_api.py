@@ -80,7 +80,7 @@ def klass(kind: type) -> str:
 
 def fields(kind: type) -> Iterator[str]:
     described = field_docstrings(kind)
-    written = inspect.get_annotations(kind)  # as in the source; cattrs replaces attrs' own copy when it first meets a class
+    written = inspect.get_annotations(kind)  # as in the source; attrs' own copy cattrs replaces when it meets a class
     for field in attrs.fields(kind):
         if field.name.startswith("_") or not field.init or field.inherited:
             continue
