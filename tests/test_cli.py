@@ -527,6 +527,12 @@ def test_a_failed_training_is_resumed(
     assert said.code == 0
     assert said.records[0]["resumed_from"]["step"] == 10
     assert said.records[-1]["result"]["steps"] == 12
+    said = Said(capsys, "resume", "--steps", 20)
+    lines = [line.partition(": ") for line in said.out.splitlines() if "cg_elena" in line]
+    # Called "step00000006" until it is put among the earlier files.
+    assert [line[0] for line in lines if Path(line[2]).name == "cg_elena-step00000006.safetensors"] == [
+        "Checkpoint at step 18"
+    ]
 
 
 def test_a_training_survives_its_terminal_and_its_reader(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -272,4 +272,8 @@ def test_a_curve_goes_where_the_numbers_go() -> None:
     assert falling == ["1 |***", "  |   ***", "0 |      ***", "   1       2"]
     assert plot([(5, 0.5)], 12, 2, plain=True) == ["    |", "0.5 |*", "     5"]
     assert plot([(1, float("nan"))], 12, 2) == []
+    # The first step's average is one loss: where it is drawn as one of many, it does not press the others down.
+    leap = [(1, 9.0), *((n, 1.0 if n < 500 else 0.0) for n in range(2, 1001))]
+    high = float(plot(leap, 12, 3, plain=True)[0].split()[0])
+    assert 1 < high < 2
     assert cinderlora.LossCurve(source="bar").is_average

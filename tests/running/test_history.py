@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import sys
@@ -379,6 +380,17 @@ def test_curves_are_drawn(ended: sync.Run, tmp_path: Path) -> None:
     with pytest.raises(cinderlora.ConfigError) as refused:
         draw_curves([Curve("empty", cinderlora.LossCurve(source="bar"))], tmp_path / "x.png")
     assert refused.value.code == "plot_empty"
+
+
+def test_one_leap_does_not_press_a_long_curve_down(tmp_path: Path) -> None:
+    """It is drawn as one of many; the curve has all of the height."""
+    losses = [5.0, *(1.0 - n / 20_000 for n in range(1, 10_000))]
+    curve = cinderlora.LossCurve(source="bar", steps=range(1, 10_001), average=losses)
+    drawn = draw_curves([Curve("elena", curve)], tmp_path / "loss.svg").read_text(encoding="utf-8")
+    (points,) = re.findall(r'points="([^"]*)"[^>]*stroke-width="2.6"', drawn)
+    heights = [float(point.partition(",")[2]) for point in points.split()]
+    assert min(heights) < 120
+    assert heights[1] < 250, "the second point is as high as its loss"
 
 
 losses_drawn = st.lists(st.none() | st.floats(width=32), min_size=1, max_size=50)

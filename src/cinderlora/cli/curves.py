@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["plot", "sparkline"]
+__all__ = ["means", "plot", "sparkline"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-~=+*#"
@@ -27,11 +27,16 @@ def sparkline(
     """The points as a row of at most `width` bars, each the mean of its share, between the least and the greatest
     unless a common scale is given. `plain`: in ASCII."""
     bars = _ASCII_BARS if plain else _BARS
-    means = [y for _, y in _columns([(float(n), y) for n, y in enumerate(points)], min(width, len(points)))]
-    low = min(means, default=0.0) if low is None else low
-    high = max(means, default=0.0) if high is None else high
+    drawn = means(points, width)
+    low = min(drawn, default=0.0) if low is None else low
+    high = max(drawn, default=0.0) if high is None else high
     reach = (high - low) or 1.0
-    return "".join(bars[min(len(bars) - 1, max(0, int((mean - low) / reach * len(bars))))] for mean in means)
+    return "".join(bars[min(len(bars) - 1, max(0, int((mean - low) / reach * len(bars))))] for mean in drawn)
+
+
+def means(points: Sequence[float], width: int) -> list[float]:
+    """What a `sparkline` draws: the points in at most `width` shares, each as its mean."""
+    return [y for _, y in _columns([(float(n), y) for n, y in enumerate(points)], width)]
 
 
 def plot(points: Sequence[Point], width: int, height: int, *, plain: bool = False) -> list[str]:
@@ -40,8 +45,9 @@ def plot(points: Sequence[Point], width: int, height: int, *, plain: bool = Fals
     points = [(x, y) for x, y in points if math.isfinite(y)]
     if not points:
         return []
-    low, high = min(y for _, y in points), max(y for _, y in points)
     first, last = min(x for x, _ in points), max(x for x, _ in points)
+    points = _columns(points, width if plain else 2 * width)  # the scale is that of what is drawn
+    low, high = min(y for _, y in points), max(y for _, y in points)
     labels = [f"{high:.3g}" if high > low else "", f"{low:.3g}"]
     room = max(map(len, labels))
     columns, rows = max(4, width - room - 2), max(2, height)

@@ -47,11 +47,11 @@ def display_for(terminal: Terminal, run: Run, *, title: str, details: str, own: 
     if terminal.json:
         return Records(terminal, run)
     if not terminal.out.is_terminal or terminal.out.is_dumb_terminal:
-        return Lines(terminal, run.folder, title, details)
+        return Lines(terminal, run.folder, title, details, lora=run._folder.launch.lora)
     from cinderlora.cli.live import Live
 
     hint = terminal.say("ctrl_c_stops" if own else "ctrl_c_leaves")
-    return Live(terminal, run.folder, title=title, details=details, hint=hint)
+    return Live(terminal, run.folder, title=title, details=details, lora=run._folder.launch.lora, hint=hint)
 
 
 class Records:
@@ -81,9 +81,10 @@ class Records:
 class Lines:
     """Plain lines, few enough to be read: a step for every 5 % and every minute."""
 
-    def __init__(self, terminal: Terminal, folder: Path, title: str = "", details: str = "") -> None:
+    def __init__(self, terminal: Terminal, folder: Path, title: str = "", details: str = "", *, lora: str = "") -> None:
         self._terminal = terminal
         self._folder = folder
+        self._lora = lora
         self._title = title
         self._details = details
         self._phases: set[str] = set()
@@ -117,8 +118,8 @@ class Lines:
                 self._say_earlier(step)
                 self._say(self._terminal.say("sample_saved", step=step, path=path))
             case CheckpointSaved(path=path, step=step):
-                self._say_earlier(None if _is_final(path, step) else step)
-                self._say(saved_text(self._terminal, path, step))
+                self._say_earlier(None if _is_final(path, step, self._lora) else step)
+                self._say(saved_text(self._terminal, path, step, self._lora))
             case Warned():
                 self._say(warning_text(self._terminal, event))
             case Finished() | Failed() | Stopped():
@@ -169,14 +170,15 @@ def phase_text(terminal: Terminal, name: str) -> str:
         return name.replace("_", " ")
 
 
-def _is_final(path: Path, step: int | None) -> bool:
-    # sd-scripts' own names: NAME-step00000500.safetensors on the way, NAME.safetensors at the end.
-    return step is None or f"{step:08d}" not in path.name
+def _is_final(path: Path, step: int | None, lora: str) -> bool:
+    """Whether it is the LoRA at the end, by its name; of a log alone that is not known, and sd-scripts' names tell:
+    NAME-step00000500.safetensors is on the way."""
+    return step is None or (path.name == lora if lora else f"{step:08d}" not in path.name)
 
 
-def saved_text(terminal: Terminal, path: Path, step: int | None) -> str:
-    """A saved LoRA; the one at the end has no step in its name."""
-    if step is None or _is_final(path, step):
+def saved_text(terminal: Terminal, path: Path, step: int | None, lora: str) -> str:
+    """A LoRA that was saved: a checkpoint on the way, or at the end the one called `lora`."""
+    if step is None or _is_final(path, step, lora):
         return terminal.say("saved", path=path)
     return terminal.say("checkpoint_saved", step=step, path=path)
 

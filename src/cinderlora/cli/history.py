@@ -273,13 +273,13 @@ def _compared(
     from rich.table import Table
     from rich.text import Text
 
-    from cinderlora.cli.curves import sparkline
+    from cinderlora.cli.curves import means, sparkline
     from cinderlora.cli.queue_tables import value_text
     from cinderlora.cli.tables import print_aligned
 
     say = terminal.say
     finite = [[loss for loss in losses.average or losses.loss if loss is not None] for losses in curves]
-    every = [loss for losses in finite for loss in losses]
+    every = [loss for losses in finite for loss in means(losses, _SPARK)]
     low, high = min(every, default=0.0), max(every, default=1.0)
     least = min((run.figures.loss for run in runs if run.figures.loss is not None), default=None)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

@@ -41,8 +41,9 @@ _POINTS = 512
 class Live:
     """The live display. What is worth keeping (checkpoints, warnings, the end) stays above it."""
 
-    def __init__(self, terminal: Terminal, folder: Path, *, title: str, details: str, hint: str) -> None:
+    def __init__(self, terminal: Terminal, folder: Path, *, title: str, details: str, lora: str, hint: str) -> None:
         self._terminal = terminal
+        self._lora = lora
         self._title = title
         self._details = details
         self._hint = hint
@@ -81,7 +82,7 @@ class Live:
                 if rehearsal:
                     self._terminal.print(self._terminal.say("rehearsal", model_type=self._title), "yellow")
             case CheckpointSaved(path=path, step=step):
-                self._terminal.print(saved_text(self._terminal, path, step))
+                self._terminal.print(saved_text(self._terminal, path, step, self._lora))
             case Warned():
                 self._terminal.print(warning_text(self._terminal, event), "yellow")
             case Finished() | Failed() | Stopped():

@@ -109,8 +109,10 @@ class _Box:
 
     def __init__(self, drawn: Sequence[tuple[Curve, list[Point]]], top: float, bottom: float) -> None:
         self.top, self.bottom, self.left, self.right = top, bottom, _LEFT, _WIDTH - _RIGHT
-        every = [point for _, points in drawn for point in points]
-        self.first, self.last = min(x for x, _ in every), max(x for x, _ in every)
+        steps = [x for _, points in drawn for x, _ in points]
+        self.first, self.last = min(steps), max(steps)
+        # The scale is that of what is drawn: the first steps' averages leap, and are drawn as one of many.
+        every = [point for _, points in drawn for point in kept_points(points, _POINTS)]
         # Single steps leap: the highest and lowest hundredth of them may go over the edge, the averages may not.
         losses = drawn[0][0].losses
         self.single = _finite(losses.steps, losses.loss) if len(drawn) == 1 and losses.average else []
