@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
@@ -140,6 +141,66 @@ async def test_a_trainer_that_does_not_listen(
     assert [ended.pid for ended in report.forced] == [ended.pid for ended in report.asked]
     assert run.state == "stopped"
     assert still_running(run) == []
+
+
+class Card(ModuleType):
+    """NVIDIA's library where one card is, as far as it is asked: whose memory it says is held, and for how long after
+    they have ended. No machine of the suite has one."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, pid: int, lags: float) -> None:
+        super().__init__("pynvml")
+        self._process, self._lags = psutil.Process(pid), lags
+        self._gone: float | None = None
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlShutdown(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetComputeRunningProcesses(self, card: int) -> list[SimpleNamespace]:
+        if self._gone is None and not self._process.is_running():
+            self._gone = time.monotonic()
+        held = self._gone is None or time.monotonic() - self._gone < self._lags
+        return [SimpleNamespace(pid=self._process.pid, usedGpuMemory=8 << 30)] if held else []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("lags", "released"), [(0.0, True), (0.3, True), (3600.0, False)])
+async def test_the_memory_of_the_card_is_seen_free_again(
+    make_plan: Planner,
+    registry: Registry,
+    run_folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lags: float,
+    released: bool,
+) -> None:
+    """The driver takes its time to say so; where it never does, that is said."""
+    monkeypatch.setattr("cinderlora.running.stopping._RELEASE_LIMIT", 5.0 if released else 0.2)
+    async with launch(make_plan(ENDLESS), runs=run_folders, registry=registry) as run:
+        await training(run)
+        trainer = json.loads((run.folder / "state.json").read_text())["trainer"]["pid"]
+        monkeypatch.setitem(sys.modules, "pynvml", Card(trainer, lags))
+        report = await run.stop()
+    assert (report.state, report.gpu_released) == ("stopped", released)
+    assert report.seconds >= (lags if released else 0.2)
+
+
+@pytest.mark.anyio
+async def test_without_a_card_nothing_is_said_of_its_memory(
+    make_plan: Planner, registry: Registry, run_folders: Path
+) -> None:
+    async with launch(make_plan(ENDLESS), runs=run_folders, registry=registry) as run:
+        await training(run)
+        report = await run.stop()
+    assert report.gpu_released is None
 
 
 @pytest.mark.anyio
