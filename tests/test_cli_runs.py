@@ -97,7 +97,13 @@ def test_runs_are_listed_by_default(trained: list[str], capsys: pytest.CaptureFi
         "elena-dim4",
     ]
     assert [r["name"] for r in Said(capsys, "list", "--state", "failed", "-t", "sdxl", "--json").records] == ["mara"]
-    assert len(Said(capsys, "--since", "1h", "--json").records) == 3
+    failed, *finished = Said(capsys, "--since", "1h", "--json").records
+    assert len(finished) == 2
+    assert failed["lora"] is None
+    for record in finished:
+        assert Path(record["lora"]).name == f"cg_{record['name']}.safetensors"
+        assert record["ended"] >= record["created"]
+        assert 0 < record["seconds"] < 60
     assert Said(capsys, "--since", "2099-01-01", "--json").records == []
     assert "No runs in elsewhere" in Said(capsys, "elsewhere").err
     # A folder may be called like a command, or nearly.

@@ -275,5 +275,8 @@ def _record(run: Run) -> dict[str, object]:
         "model_type": run.model_type,
         "state": run.state,
         "created": run.created,
+        "ended": run.ended,
+        "seconds": run.seconds,
+        "lora": str(status.result.lora) if status.result else None,
         **to_json({key: getattr(status, key) for key in ("phase", "step", "total", "loss", "eta", "sample")}),
     }
