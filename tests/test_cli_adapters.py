@@ -52,8 +52,9 @@ def module_of(folder: Path, name: str) -> ModuleType:
     return module
 
 
-def test_a_new_package_passes_its_own_checks_at_once(tmp_path, capsys, monkeypatch):
-    code, out, _ = said(capsys, "adapters", "new", "z_image", "--title", "Z-Image (6 B)", "--json")
+@pytest.mark.parametrize("options", [(), ("--script", "tools/train_z.py", "--network-module", "z.lora")], ids=len)
+def test_a_new_package_passes_its_own_checks_at_once(options, tmp_path, capsys, monkeypatch):
+    code, out, _ = said(capsys, "adapters", "new", "z_image", "--title", "Z-Image (6 B)", "--json", *options)
     assert code == 0
     folder = Path(json.loads(out)["path"])
     assert folder == Path("cinderlora-z-image") and len(json.loads(out)["files"]) == 5

@@ -14,6 +14,8 @@ import pytest
 import cinderlora
 from cinderlora import Component, Diagnosis, ModelType, Preset, Registry, hookimpl
 from cinderlora.errors import PluginError, UnknownName
+from cinderlora.models import Tensor
+from cinderlora.models.hollow import write_hollow
 
 
 def a_type(name: str) -> ModelType:
@@ -144,6 +146,18 @@ class NoType:
         return "lumina"
 
 
+class MemoryAsText:
+    @hookimpl
+    def model_type(self):
+        return attrs.evolve(a_type("anima"), min_vram_gb="10")
+
+
+class RoleAsComponent:
+    @hookimpl
+    def model_type(self):
+        return attrs.evolve(a_type("anima"), components=["model"])
+
+
 @attrs.frozen
 class Unhashable:
     values: list[int] = attrs.field(factory=list)
@@ -153,7 +167,10 @@ class Unhashable:
         return {}
 
 
-@pytest.mark.parametrize("plugin", [Misspelt(), WrongArguments(), Wrapping(), NoType()], ids=lambda p: type(p).__name__)
+BAD = [Misspelt(), WrongArguments(), Wrapping(), NoType(), MemoryAsText(), RoleAsComponent()]
+
+
+@pytest.mark.parametrize("plugin", BAD, ids=lambda p: type(p).__name__)
 def test_an_invalid_plugin_is_refused_whole(registry, plugin, tmp_path):
     with pytest.raises(PluginError) as caught:
         registry.register(plugin, name="bad")
@@ -211,6 +228,45 @@ def test_a_bad_preset_is_left_out_and_its_plugin_named(registry, preset, code):
     assert registry["lumina"].presets["small"].title == "lumina's own"
     error = registry.broken["pack"].error
     assert isinstance(error, PluginError) and error.code == code
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"vram_gb": "16"}, "The setting vram_gb is '16'; it takes a value of type float"),
+        ({"title": 16}, "title is 16; it takes a value of type str"),
+        ({"base": 16}, "base is 16; it takes a value of type str"),
+    ],
+    ids=["memory", "title", "base"],
+)
+def test_a_preset_of_the_wrong_type_takes_nobody_down(registry, values, said):
+    class Pack:
+        @hookimpl
+        def presets(self, model_type):
+            yield Preset(name="x", **values)
+
+    registry.register(Pack(), name="pack")
+    assert set(registry["lumina"].presets) == {"small"}
+    assert said in str(registry.broken["pack"])
+
+
+def test_a_scan_that_gives_no_model_files_takes_nobody_down(registry, tmp_path):
+    class Pack:
+        @hookimpl
+        def scan_models(self, files):
+            return files
+
+    registry.register(Pack(), name="pack")
+    write_hollow(tmp_path / "a.safetensors", {"weight": Tensor("F16", (4, 4))})
+    assert [file.path.name for file in registry["lumina"].scan_models(tmp_path).files] == ["a.safetensors"]
+    assert "scan_models() gave Header(" in str(registry.broken["pack"])
+
+
+def test_a_text_where_several_are_wanted_is_refused():
+    with pytest.raises(TypeError, match=r"'lora_up' is one text.*\['lora_up'\]"):
+        attrs.evolve(a_type("anima"), zero_at_start="lora_up")
+    with pytest.raises(TypeError, match="one text"):
+        Diagnosis("x", evidence="the line")
 
 
 def test_a_failing_diagnosis_hides_no_other(registry):

@@ -233,7 +233,11 @@ class Adapter:
         for plugin, call in self._registry.implementations("scan_models", self._plugin):
             try:
                 taken = {file.path for file in claimed}
-                claimed += [file for file in call(files=headers) or () if file.path not in taken]
+                found = tuple(call(files=headers) or ())
+                for file in found:
+                    if not isinstance(file, ModelFile):
+                        raise TypeError(f"scan_models() gave {file!r}, not a ModelFile")
+                claimed += [file for file in found if file.path not in taken]
             except Exception as error:
                 self._broken(plugin, error)
                 if plugin == self._plugin:

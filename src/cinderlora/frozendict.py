@@ -7,7 +7,10 @@ from typing import Any, NoReturn
 
 
 def as_tuple(items: Iterable[Any]) -> tuple[Any, ...]:
-    """Items as a tuple; a converter that type checkers understand."""
+    """Items as a tuple; a converter that type checkers understand. Raises `TypeError` for a text, which would fall
+    apart into its letters."""
+    if isinstance(items, str):
+        raise TypeError(f"{items!r} is one text, where several are taken: [{items!r}]")
     return tuple(items)
 
 

@@ -118,16 +118,18 @@ def build_args(job: Job) -> Mapping[str, Any]:  # type: ignore[empty-body]
 
 @hookspec(firstresult=True)
 def parse_progress(line: str, phase: str | None) -> Sequence[Event] | None:
-    """The events in one line of the trainer's output: a refresh of a bar up to its "]", or a log line with its
+    r"""The events in one line of the trainer's output: a refresh of a bar up to its "]", or a log line with its
     wrapping undone. None: not mine. An empty list: mine, and there is nothing to tell. Keep no state; `phase` is the
     name of the last `Phase`. The core numbers what is returned.
 
+    >>> import re
     >>> from cinderlora import Activity, hookimpl
+    >>> BLOCK = re.compile(r"quantizing block (\d+)/(\d+)")
     >>> class Quantizing:
     ...     @hookimpl
     ...     def parse_progress(self, line, phase):
-    ...         if line.startswith("quantizing block "):
-    ...             return [Activity(label="quantizing", done=int(line.split()[2]), total=None)]
+    ...         if found := BLOCK.match(line):
+    ...             return [Activity(label="quantizing", done=int(found[1]), total=int(found[2]))]
     """
 
 

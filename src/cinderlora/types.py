@@ -43,6 +43,17 @@ __all__ = [
 # ---- what a model type is ----
 
 
+def _check_fields(value: object, kinds: Mapping[str, tuple[type, ...]]) -> None:
+    """Raise `TypeError` for a field of another type: a plugin gave it, and it would fail far from there."""
+    for name, wanted in kinds.items():
+        found = getattr(value, name)
+        items = found if isinstance(found, tuple) else (found,)
+        for item in items:
+            if not isinstance(item, wanted) or (isinstance(item, bool) and bool not in wanted):
+                words = " or ".join("None" if kind is type(None) else kind.__name__ for kind in wanted)
+                raise TypeError(f"{type(value).__name__}.{name} is {item!r}; it takes {words}")
+
+
 @frozen
 class Component:
     """A model file that a training needs: its role, and the trainer's argument that takes it.
@@ -59,6 +70,7 @@ class Component:
     title: str = field(default="", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        _check_fields(self, {"role": (str,), "key": (str,), "required": (bool,), "bundled": (bool,), "title": (str,)})
         if not self.key:
             object.__setattr__(self, "key", "pretrained_model_name_or_path" if self.role == "model" else self.role)
         if not self.title:
@@ -139,6 +151,12 @@ class ModelType:
     footprints: Mapping[str, Footprint] = field(factory=FrozenDict, converter=FrozenDict)
     """What a training costs, by variant of the model (`ModelFile.variant`), the usual one first. Without them there
     are no estimates of memory."""
+
+    def __attrs_post_init__(self) -> None:
+        texts = ("name", "title", "script", "network_module", "trainer", "zero_at_start")
+        kinds: dict[str, tuple[type, ...]] = dict.fromkeys(texts, (str,))
+        kinds |= {"components": (Component,), "min_vram_gb": (int, float, type(None))}
+        _check_fields(self, kinds)
 
     def footprint(self, variant: str = "") -> Footprint | None:
         """That of a variant, of the usual one where none is named; None where nothing is known of it."""
@@ -392,6 +410,13 @@ class Preset(Settings):
     base: str | None = None
     model_type: str | None = None
 
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        for name, kinds, expected in _PRESETS_OWN:
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise SettingError("setting_type", setting=name, value=repr(value), expected=expected)
+
     def settings(self) -> Settings:
         """The settings alone."""
         return Settings(**{name: getattr(self, name) for name in SETTINGS})
@@ -415,7 +440,15 @@ class Preset(Settings):
         return load_preset(Path(path))
 
 
-PRESET_FIELDS = ("name", "title", "vram_gb", "base", "model_type")
+_NONE = type(None)
+_PRESETS_OWN: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("name", (str,), "str"),
+    ("title", (str,), "str"),
+    ("vram_gb", (int, float, _NONE), "float"),
+    ("base", (str, _NONE), "str"),
+    ("model_type", (str, _NONE), "str"),
+)
+PRESET_FIELDS: tuple[str, ...] = tuple(name for name, _, _ in _PRESETS_OWN)
 
 
 # ---- model files ----

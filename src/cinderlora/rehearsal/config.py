@@ -131,12 +131,10 @@ def _flags(words: Sequence[str]) -> dict[str, object]:
 
 
 def script(argv: Sequence[str]) -> str:
-    """The name of the script that the command line begins with."""
+    """The name of the script that the command line begins with: any model type's may be called as it likes."""
     name = Path(argv[0]).name if argv else ""
-    if not name.endswith("train_network.py"):
-        raise UsageError(
-            "usage: python -m cinderlora.rehearsal {flux,sdxl,sd3,...}_train_network.py --config_file FILE"
-        )
+    if not name.endswith(".py"):
+        raise UsageError("usage: python -m cinderlora.rehearsal SCRIPT.py --config_file FILE")
     return name
 
 

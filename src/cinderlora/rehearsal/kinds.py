@@ -111,6 +111,6 @@ KINDS: Mapping[str, Kind] = {
 
 def of_script(script: str) -> Kind:
     """The kind of ``flux_train_network.py`` and the like; scripts not known get generic names."""
-    name = script.removesuffix("train_network.py").rstrip("_") or "sd"
+    name = script.removesuffix(".py").removesuffix("train_network").rstrip("_") or "sd"
     blocks = tuple({layer: f"blocks_{block}_{layer}" for layer in ("mod", "in", "out")} for block in range(BLOCKS))
     return KINDS.get(name) or Kind(name=name, title=name, layers=blocks)

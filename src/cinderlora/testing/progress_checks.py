@@ -13,6 +13,7 @@ from cinderlora.problems import Diagnosis
 from cinderlora.registry import Implementation
 from cinderlora.running.lines import LineSplitter
 from cinderlora.testing.checking import Subject, calling, fail, skip
+from cinderlora.testing.literals import patterns_of, texts_of
 from cinderlora.types import Failure, LoraFacts, Settings
 
 __all__ = [
@@ -64,7 +65,7 @@ LINES = (
 def parse_progress_never_raises(subject: Subject) -> None:
     for adapter in subject.adapters():
         for parser in _parsers(subject, adapter):
-            for line in (*LINES, *_logged(subject)):
+            for line in (*LINES, *_logged(subject), *_its_own(parser)):
                 for phase in PHASES:
                     _parsed(parser, line, phase)
             _search(parser)
@@ -75,6 +76,11 @@ def _parsers(subject: Subject, adapter: Adapter) -> list[Implementation]:
     if not found:
         skip("it has no parse_progress: the core's parser for sd-scripts reads its output")
     return found
+
+
+def _its_own(implementation: Implementation) -> list[str]:
+    """Lines with the texts that a function looks for, and not what it expects behind them."""
+    return [text + rest for text in texts_of(implementation.call) for rest in ("", "x", " x y z", "7", "1/0")]
 
 
 def _logged(subject: Subject) -> list[str]:
@@ -109,7 +115,11 @@ def _search(parser: Implementation) -> None:
     piece = st.sampled_from([*LINES, "%|", "/", "[00:01<", "it/s]", "loss=", "step ", "nan", ":", "\t"]) | st.text(
         max_size=9
     )
-    lines = st.lists(piece, max_size=6).map("".join).map(lambda text: text.replace("\n", " "))
+    begun = [st.sampled_from(texts)] if (texts := texts_of(parser.call)) else []
+    begun += [st.from_regex(pattern) for pattern in patterns_of(parser.call)]
+    rest = st.lists(piece, max_size=6).map("".join)
+    lines = st.one_of(rest, *(st.tuples(beginning, rest).map("".join) for beginning in begun))
+    lines = lines.map(lambda text: text.replace("\n", " "))
 
     @settings(
         deadline=None,
@@ -187,7 +197,7 @@ def diagnose_never_raises(subject: Subject) -> None:
         if not own:
             skip("it has no diagnose: the core's own diagnosis is asked")
         for implementation in own:
-            for failure in _failures(adapter.name, [*LINES, *_logged(subject)]):
+            for failure in _failures(adapter.name, [*LINES, *_logged(subject), *_its_own(implementation)]):
                 with calling("diagnose", f"exit code {failure.exit_code} and {len(failure.lines)} lines"):
                     found: Any = implementation.call(failure=failure)
                 if found is not None and not isinstance(found, Diagnosis):
