@@ -23,6 +23,7 @@ from cinderlora import (
     Registry,
     SdScripts,
     UnknownName,
+    hookimpl,
     import_config,
 )
 from cinderlora.cli.request import Options, make_request
@@ -177,6 +178,34 @@ def test_the_script_follows_from_what_is_ticked(registry, tmp_path):
     assert sd3.settings.cache_text_encoders is True and sd3.settings.network_module is None
     dreambooth = import_config(written(tmp_path, "c.json", {"pretrained_model_name_or_path": "x"}), registry=registry)
     assert "import_not_lora" in problems(dreambooth)
+
+
+@pytest.mark.parametrize("ticked", [{}, {"flux1_checkbox": False, "sdxl": False}], ids=["no boxes", "none ticked"])
+def test_where_nothing_is_ticked_the_lora_tells_the_model(registry, tmp_path, ticked):
+    config = {"LoRA_type": "Flux1", "ae": "ae.safetensors", "clip_l": "l.safetensors", "unet_lr": 1e-4, **ticked}
+    config |= {"timestep_sampling": "sigmoid", "flux1_cache_text_encoder_outputs": True}
+    flux = import_config(written(tmp_path, "c.json", config), registry=registry)
+    assert flux.model_type == "flux" and set(flux.models) == {"ae", "clip_l"}
+    assert flux.settings.extra["timestep_sampling"] == "sigmoid" and flux.settings.cache_text_encoders
+
+
+def test_a_policy_of_this_machine_holds_for_what_is_imported(pictures, tmp_path):
+    class Policy:
+        @hookimpl(wrapper=True)
+        def build_args(self, job):
+            args = yield
+            return {**args, "metadata_license": "Studio", "max_grad_norm": 0.5}
+
+    registry = Registry.from_installed()
+    registry.register(Policy(), name="policy")
+    config = {"LoRA_type": "Standard", "sdxl": True, "unet_lr": 1e-4, "network_dim": 8, "max_train_steps": 10}
+    imported = import_config(written(tmp_path, "c.json", config), registry=registry)
+    assert not {"metadata_license", "max_grad_norm"} & set(imported.settings.extra)
+    own = {"name": "elena", "trigger": "elena", "dataset": pictures, "output": tmp_path}
+    plan = registry["sdxl"].plan(registry["sdxl"].job(**own | imported.job_arguments()), SdScripts.rehearsal())
+    tables = tomllib.loads(plan.files["elena_kohya_training.toml"])
+    written_there = {key: value for table in tables.values() for key, value in table.items()}
+    assert (written_there["metadata_license"], written_there["max_grad_norm"]) == ("Studio", 0.5)
 
 
 def test_what_was_typed_into_the_field_for_more_goes_over_the_rest(registry, tmp_path):

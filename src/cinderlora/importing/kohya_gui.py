@@ -30,6 +30,8 @@ class Family(NamedTuple):
     """What stands before the argument's name in fields of its own: `sd3_clip_l`."""
     own: frozenset[str] = frozenset()
     """Arguments of its own whose fields have no prefix."""
+    loras: tuple[str, ...] = ()
+    """What `LoRA_type` says for this kind alone."""
 
 
 _FLUX = words(
@@ -47,16 +49,17 @@ _SD3 = words(
 )
 _FAMILIES = (
     Family("sdxl", "sdxl_train_network.py", ("sdxl_",)),
-    Family("flux1_checkbox", "flux_train_network.py", ("flux1_",), _FLUX),
+    Family("flux1_checkbox", "flux_train_network.py", ("flux1_",), _FLUX, ("Flux1", "Flux1 OFT")),
     Family("sd3_checkbox", "sd3_train_network.py", ("sd3_",), _SD3),
     Family(
         "hunyuan_image_checkbox",
         "hunyuan_image_train_network.py",
         ("hunyuan_image_", "hunyuan_"),
         frozenset({"blocks_to_swap"}),
+        ("HunyuanImage-2.1",),
     ),
-    Family("anima_checkbox", "anima_train_network.py", ("anima_",), frozenset({"blocks_to_swap"})),
-    Family("lumina_checkbox", "lumina_train_network.py", ("lumina_",), frozenset({"blocks_to_swap"})),
+    Family("anima_checkbox", "anima_train_network.py", ("anima_",), frozenset({"blocks_to_swap"}), ("Anima",)),
+    Family("lumina_checkbox", "lumina_train_network.py", ("lumina_",), frozenset({"blocks_to_swap"}), ("Lumina",)),
 )
 _PLAIN = Family("", "train_network.py", ())
 
@@ -161,7 +164,7 @@ def read(source: Source) -> Reading:
     """A saved configuration or a preset."""
     data = load_json(source)
     reading = Reading(format="kohya_gui")
-    family = next((f for f in _FAMILIES if _is_on(data.get(f.field))), _PLAIN)
+    family = _family(data)
     reading.script = family.script
     if "LoRA_type" not in data:
         reading.problem("import_not_lora", method="DreamBooth, finetuning")
@@ -174,6 +177,14 @@ def read(source: Source) -> Reading:
     _other(reading, family, data)
     _additional(reading, data)
     return reading
+
+
+def _family(data: Mapping[str, Any]) -> Family:
+    """By the box that is ticked. Without one the GUI would start the script for Stable Diffusion 1.5, which takes no
+    LoRA of another model: there the LoRA tells what was meant."""
+    ticked = (family for family in _FAMILIES if _is_on(data.get(family.field)))
+    meant = (family for family in _FAMILIES if data.get("LoRA_type") in family.loras)
+    return next(ticked, None) or next(meant, _PLAIN)
 
 
 def load_json(source: Source) -> dict[str, Any]:

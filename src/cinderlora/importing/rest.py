@@ -18,6 +18,7 @@ from cinderlora.sd_scripts.config import dataset_keys, training_table
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
+    from cinderlora.types import Job
 
 __all__ = ["take_rest"]
 
@@ -36,7 +37,7 @@ def take_rest(work: Work, adapter: Adapter) -> None:
     known = work.known
     named = {"name": "x", "trigger": "x", "dataset": ".", "output": "."} | work.job
     job = adapter.job(**named, models=work.models, **work.settings)
-    args = adapter.build_args(job)
+    args = _own_args(adapter, job)
     ours = training_table(adapter.type, job, args, known, dataset_config="x", sample_prompts="x")
     pictures = dataset_keys(job)
     for argument, entry in work.table.items():
@@ -54,6 +55,15 @@ def take_rest(work: Work, adapter: Adapter) -> None:
             _keep(work, adapter.type.script, argument, entry, value)
     if work.reading.complete:
         _undo(work, ours, args)
+
+
+def _own_args(adapter: Adapter, job: Job) -> Mapping[str, Any]:
+    """The adapter's own, without the policies of this machine: those hold for what was imported as for any other job,
+    and are not to be taken back."""
+    adapter.build_args(job)  # raises what is to be raised
+    own = [i for i in adapter.registry.implementations("build_args", adapter.plugin) if i.plugin == adapter.plugin]
+    found = own[0].call(job=job) if own else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _keep(work: Work, script: str, argument: str, entry: Entry, value: Any) -> None:
