@@ -20,6 +20,7 @@ html_theme = "furo"
 html_title = f"cinderlora {release}"
 html_static_path = ["_static"]
 html_css_files = ["cinderlora.css"]
+html_use_index = False  # no page has entries for one
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#b03a12", "color-brand-content": "#b03a12"},

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import attrs
 import click
 import pytest
 
-from cinderlora import Event, events, hookspecs
+from cinderlora import Event, Registry, events, hookspecs, testing
 from cinderlora.cli.app import cinderlora
 from cinderlora.cli.job_options import JobCommand
 from cinderlora.config import CONFIG_NAMES
+from cinderlora.importing import FORMATS
+from cinderlora.testing import fixtures
 from cinderlora.texts import catalogue
 from cinderlora.types import SETTINGS, Plan
 
@@ -112,6 +115,51 @@ def test_every_command_is_described_with_its_options() -> None:
                 assert param.help, f"{path}: {param.name} has no help"
                 is_setting = isinstance(command, JobCommand) and param.name in {*SETTINGS} - {"extra"}
                 assert is_setting or param.opts[0] in text, f"{path}: {param.name}"
+
+
+def first_column(page: str, head: str) -> list[str]:
+    """The first cells of the table with this head, without the marks of code."""
+    _, _, behind = read(page).partition(f"\n| {head} |")
+    assert behind, f"{page} has no table with the head {head}"
+    rows = takewhile(lambda line: line.startswith("|"), behind.splitlines()[2:])
+    return [row.split("|")[1].strip().replace("`", "") for row in rows]
+
+
+def test_every_check_for_adapters_is_in_the_guide_with_what_it_can_be_told() -> None:
+    class Adapter:
+        def model_type(self) -> None: ...
+
+    assert first_column("adapters.md", "check") == [str(check) for check in testing.adapter_checks(Adapter())]
+    told = [name.partition("=")[0] for name in first_column("adapters.md", "keyword")]
+    assert {*told} == {*inspect.signature(testing.adapter_checks).parameters} - {"plugin"}
+    assert sorted(first_column("adapters.md", "fixture")) == fixtures.__all__
+    (samples,) = re.findall(r"The samples, .*?: (.*?)\.\n\n", read("adapters.md"), re.DOTALL)
+    assert re.findall(r"`(\w+)`", samples) == list(testing.sample_headers())
+
+
+def test_every_format_that_can_be_imported_is_in_the_guide() -> None:
+    assert first_column("importing.md", "format") == list(FORMATS)
+
+
+def test_the_readme_tells_the_presets_of_all_model_types() -> None:
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    for adapter in Registry.from_installed().values():
+        if adapter.provider.startswith("cinderlora "):
+            (row,) = re.findall(rf"^\| `{adapter.name}` \| (.*?) \|", text, re.MULTILINE)
+            assert re.findall(r"\b\d+gb\b", row) == list(adapter.presets), adapter.name
+
+
+def test_every_page_is_on_the_way_from_the_start() -> None:
+    """A page that no page leads to is read by nobody."""
+    pages = {page for page in DOCS.rglob("*.md") if not {"_build", "tests", "src", "reference"} & {*page.parts}}
+    linked = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in [*pages, DOCS.parent / "README.md"]
+        for link in re.findall(r"\]\((?!https?:)([^)]+\.md[^)]*)\)", page.read_text(encoding="utf-8"))
+    }
+    assert sorted(str(page.relative_to(DOCS)) for page in pages - linked) == [
+        "changelog.md"
+    ]  # README has the file itself
 
 
 def test_every_command_is_in_the_guide() -> None:

@@ -47,7 +47,6 @@ class Live:
         self._title = title
         self._details = details
         self._hint = hint
-        self._rehearsal = False
         self._losses = Losses()
         self._status = Status(folder=folder, name="", model_type="")
         self._progress: Progress | None = None
@@ -73,7 +72,6 @@ class Live:
         self._status, self._progress = fold(self._latest(), event), None
         match event:
             case Started(name=name, model_type=model_type, rehearsal=rehearsal):
-                self._rehearsal = rehearsal
                 self._title = self._title or model_type
                 self._terminal.print(f"{name} ({self._title})", "bold")
                 if self._details:

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from cinderlora.errors import LaunchFailed
 from cinderlora.names import is_plain_file_name
 from cinderlora.running import supervisor
+from cinderlora.running.detached import first_answer
 from cinderlora.running.folder import RunFolder
 from cinderlora.types import Link, Plan
 
@@ -39,7 +39,6 @@ _OURS = {
 }
 _LOG_ROOM = 8 << 20  # bytes kept free for the log: ten thousand steps print three million
 _STATE_ROOM = 256 << 10  # bytes kept free for the record of the end, by a file that needs none itself
-_START_LIMIT = 60.0  # seconds; a Python on a sleeping network drive takes its time
 
 
 def default_runs_folder() -> Path:
@@ -293,32 +292,10 @@ def _start_supervisor(folder: Path, program: str, *, adopts: bool = False) -> No
     argv = [_python_for(program), "-I", "-S", "-X", "utf8", supervisor.__file__, str(folder)]
     # Not in the folder, which may be anybody's: a program that it names is not run by looking at it.
     argv += ["adopt" if adopts else "start", *([sys.executable] if _is_python(sys.executable) else [])]
-    flags = 0 if os.name == "posix" else 0x00000008 | 0x00000200  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            creationflags=flags,
-        )
+        answer = first_answer(argv, folder)
     except OSError as error:
         raise LaunchFailed("launch_supervisor", why=str(error)) from error
-    if os.name == "posix":
-        # The first process goes at once; the output stays open until the supervisor has answered.
-        try:
-            said, _ = process.communicate(timeout=_START_LIMIT)
-        except subprocess.TimeoutExpired as error:
-            process.kill()
-            process.communicate()
-            raise LaunchFailed("launch_supervisor", why=f"no answer in {_START_LIMIT:g} s") from error
-    else:
-        assert process.stdout is not None  # noqa: S101
-        said = process.stdout.read()
-        process.stdout.close()
-        process.returncode = 0  # it lives on, and nobody waits for it
-    answer = said.decode("utf-8", "replace").strip()
     if answer == "started":
         return
     kind, _, why = answer.partition("\n")
