@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -188,10 +189,12 @@ def test_names_cannot_steer_the_terminal(elena: Path, capsys: pytest.CaptureFixt
     assert "\x1b" not in said.out + said.err
 
 
-def test_in_a_terminal_a_bar_counts_the_pictures(elena: Path) -> None:
+def in_terminal(*arguments: str, code: int = 0, columns: int = 100) -> str:
+    """What a command shows in a terminal of so many columns."""
     near, far = pty.openpty()
-    command = [sys.executable, "-m", "cinderlora.cli", "dataset", str(elena), "--sheet", "out.png"]
-    with subprocess.Popen(command, stdout=far, stderr=far, env={**os.environ, "TERM": "xterm-256color"}) as process:
+    command = [sys.executable, "-m", "cinderlora.cli", *arguments]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns)}
+    with subprocess.Popen(command, stdout=far, stderr=far, env=environment) as process:
         os.close(far)
         shown = b""
         while select.select([near], [], [], 60)[0]:
@@ -199,11 +202,29 @@ def test_in_a_terminal_a_bar_counts_the_pictures(elena: Path) -> None:
                 shown += os.read(near, 4096)
             except OSError:  # the end
                 break
-        assert process.wait(60) == 0
+        assert process.wait(60) == code
     os.close(near)
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_in_a_terminal_a_bar_counts_the_pictures(elena: Path) -> None:
+    text = in_terminal("dataset", str(elena), "--sheet", "out.png")
     assert "Looking at the pictures" in text and "Drawing the contact sheet" in text
     assert "12/12" in text
+
+
+def test_in_a_terminal_sentences_are_broken_between_words(elena: Path) -> None:
+    long = elena / f"{'a-very-long-name-' * 6}.png"
+    long.write_bytes(b"no picture")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", in_terminal("dataset", str(elena), code=1, columns=60))
+    lines = text.replace("\r", "\n").splitlines()
+    start = next(n for n, line in enumerate(lines) if "[image_unreadable]" in line)
+    told = [line for line in lines[start:] if line.strip()]
+    assert told[0].endswith("Not every picture can be read.") and told[1] == "  Unreadable:"
+    assert told[2] == f"  {long.name}."  # a name is left whole, for copying
+    fix = next(n for n, line in enumerate(told) if line.startswith("  -> "))
+    assert told[fix + 1].startswith("     ")
+    assert all(len(line) <= 60 or line.strip() == f"{long.name}." for line in told)
 
 
 def test_check_decodes(elena: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -344,6 +344,7 @@ def test_a_report_has_the_cost(registry, folder, pictures, tmp_path):
     assert report.vram.low < report.vram.gb < report.vram.high and report.vram_gb == 16
     assert report.ram.gb > 20  # the transformer in FP8 and T5 in 16 bits
     said = to_json(report)
+    assert said["buckets"] == dict(report.buckets) and sum(report.buckets.values()) == 60  # six with ten repeats
     assert said["disk"]["lora"] == report.disk.lora and said["vram"]["phases"]["training"] > 0
 
 
@@ -415,6 +416,7 @@ def test_check_says_what_it_will_take(capsys, pictures, tmp_path):
     out = capsys.readouterr().out
     assert "3, 153.3 MB each" in out and "checkpoints 459.8 MB" in out and "caches 50.5 MB" in out
     assert "about 8.7 GB" in out and "Memory" in out
+    assert "Buckets          128x128: 60\n" in out
 
 
 # ---- measuring ----

@@ -287,5 +287,6 @@ def _numbers(
         problems=[*problems, *size_problems(dataset, buckets)],
         steps_per_epoch=buckets.steps_per_epoch(accumulation, processes),
         epochs=buckets.epochs(steps, accumulation, processes),
+        buckets={"{}x{}".format(*bucket.resolution): bucket.count for bucket in buckets.buckets},
     )
     return report, buckets

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from cinderlora.cost.data import Disk, Estimate
 from cinderlora.frozendict import FrozenDict, as_tuple
@@ -90,6 +91,8 @@ class Report:
     steps: int | None = None
     epochs: int | None = None
     """Passes over the data set for the wanted steps, the last one perhaps partial."""
+    buckets: FrozenDict | None = field(default=None, converter=optional(FrozenDict))
+    """How many pictures, repeats included, are trained at which size: {"512x512": 220}, in pixels, width first."""
     processes: int = 1
     """Processes that train at once, one on each GPU: a step takes so many batches, times the gradient accumulation."""
     checkpoints: int | None = None

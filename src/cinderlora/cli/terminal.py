@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from cinderlora.cli.words import say
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from cinderlora.config import Config
     from cinderlora.errors import CinderloraError
@@ -141,11 +143,23 @@ class Terminal:
 
         colour = "yellow" if kind == "warning" else "red"
         head = Text.assemble((self.say(kind), f"bold {colour}"), (f" [{clean(code)}] ", "dim"), clean(message))
-        self.err.print(head, soft_wrap=True)
+        self._prose(head)
         for line in evidence:
             self.err.print(Text(f"  | {clean(line)}", "dim"), soft_wrap=True)
         if fix:
-            self.err.print(Text(f"  -> {clean(fix)}"), soft_wrap=True)
+            self._prose(Text(f"  -> {clean(fix)}"), indent=5)
+
+    def _prose(self, text: Text, indent: int = 2) -> None:
+        """Sentences beside the result: one line in a pipe, in a terminal broken between words and set in from the second
+        line on. What is longer than a line, a path for instance, stays whole."""
+        from rich.text import Text
+
+        if self.err.is_terminal:
+            wrapper = textwrap.TextWrapper(self.err.width, subsequent_indent=" " * indent)
+            wrapper.break_long_words = wrapper.break_on_hyphens = False
+            lines = wrapper.wrap(text.plain)
+            text = Text("\n".join(lines), spans=text.spans)  # those are of the first line's beginning
+        self.err.print(text, soft_wrap=True)
 
     # ---- for programs ---------------------------------------------------------------------------------------------
 

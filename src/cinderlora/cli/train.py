@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "show_plan", "train"]
 
 WRONG = 2
+BUCKETS = 8  # that are named; pictures of any size make dozens
 
 
 @job_options
@@ -178,6 +179,7 @@ def _show_numbers(terminal: Terminal, request: Request, report: Report) -> None:
     rows = {
         "name": f"{job.name} ({request.adapter.title}{f', {job.preset}' if job.preset else ''})",
         "pictures": report.images,
+        "buckets": _buckets(terminal, report),
         "steps_per_epoch": report.steps_per_epoch,
         "steps": report.steps,
         "epochs": report.epochs,
@@ -190,10 +192,20 @@ def _show_numbers(terminal: Terminal, request: Request, report: Report) -> None:
     table = Table.grid(padding=(0, 2))
     for key, value in rows.items():
         if value is not None:
-            table.add_row(Text(terminal.say(key), "dim"), Text(clean(value)))
+            table.add_row(Text(terminal.say(key), "dim"), Text(clean(value), overflow="fold"))
     for role, file in job.models.items():
-        table.add_row(Text(clean(role), "dim"), Text(clean(file.path)))
+        table.add_row(Text(clean(role), "dim"), Text(clean(file.path), overflow="fold"))
     print_aligned(terminal, table)
+
+
+def _buckets(terminal: Terminal, report: Report) -> str | None:
+    """512x512: 220, 576x384: 10; those with most pictures, where there are many."""
+    if not report.buckets:
+        return None
+    counted = sorted(report.buckets.items(), key=lambda bucket: -bucket[1])
+    told = [f"{size}: {count}" for size, count in counted[:BUCKETS]]
+    rest = [terminal.say("more_buckets", count=len(counted) - BUCKETS)] if len(counted) > BUCKETS else []
+    return ", ".join(told + rest)
 
 
 def _each(terminal: Terminal, count: int | None, size: int | None) -> str | None:

@@ -87,6 +87,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "refused": ("{count} errors: this would not start.", "{count} Fehler: das würde nicht starten."),
     "refused_one": ("1 error: this would not start.", "1 Fehler: das würde nicht starten."),
     "pictures": ("Pictures", "Bilder"),
+    "buckets": ("Buckets", "Buckets"),
+    "more_buckets": ("{count} more", "{count} weitere"),
     "steps_per_epoch": ("Steps per epoch", "Schritte je Epoche"),
     "steps": ("Steps", "Schritte"),
     "epochs": ("Epochs", "Epochen"),

@@ -47,6 +47,8 @@ def as_problems(dataset: Dataset, findings: Iterable[Finding]) -> Iterator[Probl
         names += [finding.joint.join(_some([dataset.shown(p.path) for p in group])) for group in finding.groups]
         if names:
             params = {"names": _some(names), "count": len(names), **finding.params}
+            if len(names) > NAMED:
+                params["total"] = len(names)  # which the text says where not all are named
             yield Problem(finding.code, params, finding.severity, changes=finding.changes)
 
 

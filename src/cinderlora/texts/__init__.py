@@ -48,7 +48,7 @@ def _say(sentences: str | list[str], params: Mapping[str, Any]) -> str:
         values = {name: _show(params.get(name)) for name in names}
         if all(values.values()):
             said.append(sentence.format(**values))
-    return " ".join(said)
+    return " ".join(said).replace("….", "…")  # a list that was cut short ends a sentence by itself
 
 
 def _show(value: object) -> str:
