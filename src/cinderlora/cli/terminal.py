@@ -150,8 +150,8 @@ class Terminal:
             self._prose(Text(f"  -> {clean(fix)}"), indent=5)
 
     def _prose(self, text: Text, indent: int = 2) -> None:
-        """Sentences beside the result: one line in a pipe, in a terminal broken between words and set in from the second
-        line on. What is longer than a line, a path for instance, stays whole."""
+        """Sentences beside the result: one line in a pipe; in a terminal broken between words, the second and
+        following set in. What is longer than a line, a path for instance, stays whole."""
         from rich.text import Text
 
         if self.err.is_terminal:
