@@ -101,6 +101,29 @@ def test_a_download_that_broke_off_in_the_header(tmp_path: Path) -> None:
     assert not header.tensors
 
 
+@pytest.mark.parametrize("ending", [".part", ".crdownload", ".incomplete"])
+def test_a_download_that_has_not_ended_says_so_by_its_name(tmp_path: Path, ending: str) -> None:
+    path = write_hollow(tmp_path / f"t5.safetensors{ending}", tensors_of("t5xxl"), missing=1000)
+    header = read_header(path)
+    assert codes(header) == ["model_unfinished"] and len(header.tensors) == 219
+    assert header.problems[0].params["missing"] == 1000 and "1000" in header.problems[0].text("de").message
+    os.truncate(path, 500)
+    assert codes(read_header(path)) == ["model_unfinished"]
+    os.truncate(path, 0)
+    assert codes(read_header(path)) == ["model_unfinished"]
+    whole = write_hollow(tmp_path / f"whole.safetensors{ending}", tensors_of("t5xxl"))
+    assert codes(read_header(whole)) == ["model_unfinished"]  # checked or renamed it was not
+
+
+def test_a_download_of_full_size_with_holes_is_known_by_what_lies_beside(tmp_path: Path) -> None:
+    path = write_hollow(tmp_path / "t5.safetensors", tensors_of("t5xxl"))
+    beside = tmp_path / "t5.safetensors.aria2"
+    beside.write_bytes(b"\0\1")
+    assert codes(read_header(path)) == ["model_unfinished"]
+    beside.unlink()
+    assert codes(read_header(path)) == []
+
+
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "length 2^63": (struct.pack("<Q", 2**63) + b"{}", "model_header_too_large"),
     "length 2^64 - 1": (b"\xff" * 16, "model_header_too_large"),

@@ -397,6 +397,19 @@ def test_a_truncated_model_keeps_its_role_and_is_not_used(tmp_path: Path) -> Non
     assert (file.role, file.variant, codes(file), file.usable) == ("model", "dev", ["model_truncated"], False)
 
 
+def test_a_download_that_runs_keeps_its_role_until_it_is_there(tmp_path: Path) -> None:
+    write(tmp_path / "flux.safetensors", "flux_dev")
+    (tmp_path / "flux.safetensors.aria2").write_bytes(b"")
+    write(tmp_path / "sdxl.safetensors.part", "sdxl_base", missing=1000)
+    (tmp_path / "old.ckpt.part").write_bytes(b"a pickle is not even half looked at")
+    cache = HeaderCache()
+    (flux, _), (_, sdxl) = library("flux", tmp_path, cache=cache).files, library("sdxl", tmp_path, cache=cache).files
+    assert (flux.role, codes(flux), flux.usable) == ("model", ["model_unfinished"], False)
+    assert (sdxl.role, codes(sdxl)) == ("model", ["model_unfinished"])
+    (tmp_path / "flux.safetensors.aria2").unlink()
+    assert library("flux", tmp_path, cache=cache).files[0].usable
+
+
 def test_a_gguf_keeps_its_role_and_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "flux1-dev-Q4_K_S.gguf"
     key = b"general.architecture"
@@ -502,6 +515,22 @@ def test_a_model_for_which_all_is_there_goes_over_a_better_one(tmp_path: Path) -
     write(tmp_path / "b_with_clips.safetensors", "sd3_medium_incl_clips", "F16")
     write(tmp_path / "t5.safetensors", "t5xxl")
     assert names(library("sd3", tmp_path).defaults())["model"] == "b_with_clips.safetensors"
+
+
+def test_of_two_alike_the_one_without_parts_that_are_not_used_goes_first(tmp_path: Path) -> None:
+    inside = {f"text_encoders.t5xxl.transformer.{n}": t for n, t in tensors_of("t5xxl", "F8_E4M3").items()}
+    all_in_one = tensors_of("flux_dev", "F8_E4M3", "model.diffusion_model.") | inside
+    write_hollow(tmp_path / "checkpoints/a.safetensors", all_in_one)
+    write(tmp_path / "unet/b.safetensors", "flux_dev", "F8_E4M3")
+    assert [file.path.name for file in library("flux", tmp_path).of("model")] == ["b.safetensors", "a.safetensors"]
+
+
+def test_an_sdxl_in_fp8_gains_nothing_and_comes_last(tmp_path: Path) -> None:
+    write(tmp_path / "a.safetensors", "sdxl_base", "F8_E4M3")
+    write(tmp_path / "b.safetensors", "sdxl_base", "F16")
+    first, second = library("sdxl", tmp_path).of("model")
+    assert (first.path.name, codes(first, "warning")) == ("b.safetensors", [])
+    assert (second.usable, codes(second, "warning")) == (True, ["model_fp8_for_nothing"])
 
 
 def test_fp8_goes_first_where_it_saves_room_and_last_where_it_costs_precision(tmp_path: Path) -> None:

@@ -152,8 +152,10 @@ def _problems(header: Header, prefix: str, layout: str, variant: str, inside: Co
         # sd-scripts reads a link by itself, once, and goes by the ending of what it finds.
         if header.link and not Path(header.link).is_absolute():
             yield problem(header, "model_link", target=header.link)
-        elif Path(header.link or header.path).suffix.lower() != ".safetensors":
+        elif Path(header.link or header.path).suffix.lower() != ".safetensors" and not header.problems:
             yield problem(header, "model_ending", target=Path(header.link or header.path).name)
+    if header.tensors.precision(prefix) == "fp8_e4m3fn":
+        yield problem(header, "model_fp8_for_nothing", severity="warning")
     if variant == "v-prediction":
         yield problem(header, "model_v_prediction", severity="warning")
 

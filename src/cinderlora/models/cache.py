@@ -26,6 +26,9 @@ Stamp = tuple[FoundFile | None, ...]
 # About 1 kB each.
 MAX_CLAIMS = 20_000
 
+# A disk comes back, permissions are given, a download ends, all without a change of the file.
+_PASSING = frozenset({"model_unreadable", "model_unfinished"})
+
 # Seconds a file, above which reading waits for a disk or a network and several threads wait better than one. Below,
 # they would only take turns at decoding.
 _SLOW = 0.01
@@ -55,8 +58,8 @@ class HeaderCache:
 
     def remember(self, key: Hashable, stamp: Stamp, claimed: tuple[ModelFile, ...]) -> None:
         """Keep what was made of files, for `claimed`."""
-        if any(problem.code == "model_unreadable" for file in claimed for problem in file.problems):
-            return  # a disk comes back and permissions are given without a change of the file
+        if any(problem.code in _PASSING for file in claimed for problem in file.problems):
+            return
         with self._lock:
             self._claims[key] = (stamp, claimed)
             self._claims.move_to_end(key)
@@ -100,8 +103,8 @@ class HeaderCache:
 
     def _remember(self, file: FoundFile, header: Header) -> None:
         self._forget(file.path)
-        if any(problem.code == "model_unreadable" for problem in header.problems):
-            return  # a disk comes back and permissions are given without a change of the file
+        if any(problem.code in _PASSING for problem in header.problems):
+            return
         self._headers[file.path] = (file, header)
         key = id(header.tensors)
         if key not in self._users:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cinderlora.models.headers import MODEL_SUFFIXES, file_problem
+from cinderlora.models.headers import MODEL_SUFFIXES, PICKLES, UNFINISHED, file_problem
 from cinderlora.problems import Problem
 
 __all__ = ["INDEX", "SHARD", "FoundFile", "Place", "extra_model_paths", "find_model_files"]
@@ -20,7 +20,7 @@ Place = str | os.PathLike[str]
 CATEGORIES = ("checkpoints", "diffusion_models", "unet", "text_encoders", "clip", "vae", "loras", "diffusers")
 EXTRA_PATHS = "extra_model_paths.yaml"
 INDEX = "model_index.json"
-
+_ENDINGS = (*MODEL_SUFFIXES, *(m + u for m in MODEL_SUFFIXES if m not in PICKLES for u in UNFINISHED))
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.[a-z]+)")
 MAX_SHARDS = 1000
@@ -35,7 +35,8 @@ class FoundFile(NamedTuple):
 
 
 def find_model_files(where: Place | Iterable[Place]) -> tuple[list[FoundFile], list[Problem]]:
-    """All files with a model's ending in the given folders and below, and the given files, in a lasting order.
+    """All files with a model's ending in the given folders and below, and the given files, in a lasting order; those too
+    that are still being downloaded.
 
     A `model_index.json`, which makes a folder one model, is among them. To a given shard its siblings are added.
 
@@ -81,7 +82,7 @@ def _walk(top: str, visited: set[tuple[int, int]], problems: list[Problem]) -> I
                 continue
             if _is_folder(entry):
                 folders.append(entry.path)
-            elif entry.name.lower().endswith(MODEL_SUFFIXES) or entry.name == INDEX:
+            elif entry.name.lower().endswith(_ENDINGS) or entry.name == INDEX:
                 file = _look(entry.path, problems)
                 if file is not None:
                     yield file

@@ -21,6 +21,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
+import attrs
 from attrs import field, frozen
 
 from cinderlora.frozendict import FrozenDict
@@ -31,6 +32,7 @@ __all__ = [
     "BITS",
     "MODEL_SUFFIXES",
     "PICKLES",
+    "UNFINISHED",
     "Header",
     "Layout",
     "Part",
@@ -47,6 +49,10 @@ Format = Literal["safetensors", "gguf", "pickle", "diffusers", "unknown"]
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", *PICKLES)
+# What browsers and tools put behind the name until a download is there; aria2 gives the file its name and its full size at
+# once, and keeps a file of its own beside it as long.
+UNFINISHED = (".part", ".partial", ".crdownload", ".opdownload", ".download", ".downloading", ".incomplete", ".tmp")
+_ARIA2 = ".aria2"
 
 # Real headers take up to 0.5 MB, and some LoRAs carry a megabyte or two of metadata. What is beyond that is no model,
 # and would cost more than a glance at it may: 0.1 s and 50 MB.
@@ -266,9 +272,20 @@ def read_header(path: str | Path, layouts: dict[bytes, Layout] | None = None) ->
     try:
         # Unbuffered: not a byte more is read than asked for.
         with path.open("rb", buffering=0) as file:
-            return _read_open(path, size, file, {} if layouts is None else layouts)
+            header = _read_open(path, size, file, {} if layouts is None else layouts)
     except OSError as error:
         return _with_problem(path, size, "unknown", "model_unreadable", why=error.strerror or str(error))
+    return _unfinished(header) if path.suffix.lower() in UNFINISHED or _exists(f"{path}{_ARIA2}") else header
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - a thousand Path objects take time
+
+
+def _unfinished(header: Header) -> Header:
+    """Of a download that has not ended; what else is wrong with it follows from that."""
+    missing = next((p.params["missing"] for p in header.problems if "missing" in p.params), None)
+    return attrs.evolve(header, problems=(file_problem(header.path, "model_unfinished", missing=missing),))
 
 
 def _read_open(path: Path, size: int, file: Any, layouts: dict[bytes, Layout]) -> Header:

@@ -46,7 +46,7 @@ class ModelLibrary:
 
     def of(self, role: str) -> tuple[ModelFile, ...]:
         """The files of a role: usable ones first, of these the ones without warnings, then by precision (large ones in
-        FP8, small ones in 16 bits) and by name."""
+        FP8, small ones in 16 bits), the ones with fewer other parts inside, and by name."""
         return tuple(sorted((file for file in self.files if file.role == role), key=_rank))
 
     def defaults(self) -> dict[str, ModelFile]:
@@ -75,11 +75,11 @@ class ModelLibrary:
         return inside or component.role in chosen or not component.required
 
 
-def _rank(file: ModelFile) -> tuple[bool, bool, int, str]:
+def _rank(file: ModelFile) -> tuple[bool, bool, int, int, str]:
     precision = _PREFERRED.index(file.precision) if file.precision in _PREFERRED else len(_PREFERRED)
     if precision == 0 and file.parameters.get(file.role, _LARGE) < _LARGE:
         precision = len(_PREFERRED)
-    return (not file.usable, bool(file.problems), precision, str(file.path))
+    return (not file.usable, bool(file.problems), precision, len(file.bundled), str(file.path))
 
 
 def scan(
