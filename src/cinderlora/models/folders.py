@@ -35,10 +35,10 @@ class FoundFile(NamedTuple):
 
 
 def find_model_files(where: Place | Iterable[Place]) -> tuple[list[FoundFile], list[Problem]]:
-    """All files with a model's ending in the given folders and below, and the given files, in a lasting order; those too
-    that are still being downloaded.
+    """All files with a model's ending in the given folders and below, and the given files, in a lasting order.
 
-    A `model_index.json`, which makes a folder one model, is among them. To a given shard its siblings are added.
+    A `model_index.json`, which makes a folder one model, is among them, and so are downloads that have not ended. To a
+    given shard its siblings are added.
 
     Links are followed, a folder that is reached twice (a loop, two links) is looked through once. Of a ComfyUI folder
     its `models` and the folders in its `extra_model_paths.yaml` count. Files and folders that cannot be looked at are

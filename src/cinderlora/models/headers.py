@@ -49,8 +49,8 @@ Format = Literal["safetensors", "gguf", "pickle", "diffusers", "unknown"]
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", *PICKLES)
-# What browsers and tools put behind the name until a download is there; aria2 gives the file its name and its full size at
-# once, and keeps a file of its own beside it as long.
+# What browsers and tools put behind the name until a download is there. aria2 gives the file its name and its full size
+# at once, and keeps a file of its own beside it as long.
 UNFINISHED = (".part", ".partial", ".crdownload", ".opdownload", ".download", ".downloading", ".incomplete", ".tmp")
 _ARIA2 = ".aria2"
 
@@ -61,6 +61,7 @@ MAX_HEADER = 3_000_000
 # is harmless whatever it says.
 MAX_VALUES = 200_000
 HARMLESS = 500_000
+MAX_SIDES = 16
 # Of the metadata only short texts are of use here; sd-scripts adds lists of all captions' tags.
 MAX_METADATA_TEXT = 512
 MAX_METADATA_ENTRIES = 200
@@ -467,6 +468,8 @@ def _plain_names(names: list[str]) -> bool:
 @lru_cache(4096)  # models of one kind have their shapes in common
 def _plain_kind(dtype: str, shape: str, colon: str, comma: str) -> tuple[Tensor, int]:
     """The same as `_kind` for a text like `:[2,3],`; raises `ValueError` for any other and for an unknown dtype."""
+    if shape.count(",") > MAX_SIDES:
+        raise ValueError(dtype)
     inner = shape.removeprefix(f"{colon}[").removesuffix(f"],{comma[1:]}")
     sides = tuple(map(int, inner.split(comma))) if inner else ()
     if shape != f"{colon}[{comma.join(map(str, sides))}]{comma}":
@@ -567,8 +570,10 @@ def _senseless(entries: dict[str, Any]) -> str:
 
 def _kind(dtype: object, shape: tuple[object, ...]) -> tuple[Tensor, int | None]:
     """A tensor, and its bytes where the dtype is known; raises `ValueError` for what is none."""
+    if len(shape) > MAX_SIDES or not isinstance(dtype, str) or len(dtype) > 20:
+        raise ValueError
     sides = [side for side in shape if type(side) is int and 0 <= side < 2**63]
-    if not isinstance(dtype, str) or len(dtype) > 20 or len(sides) != len(shape) or len(shape) > 16:
+    if len(sides) != len(shape):
         raise ValueError
     tensor = Tensor(dtype, tuple(sides))
     bits = BITS.get(dtype)
