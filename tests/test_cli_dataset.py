@@ -150,6 +150,10 @@ def test_a_file_of_its_own_and_folders_with_repeats(
     said = Said(capsys, "both.toml", "-t", "sdxl", "-p", "16gb")
     assert "sets/elena: 12 x 3" in said.out
     assert "Warning [dataset_setting_differs]" in said.err
+    asked = Said(capsys, "both.toml")
+    assert "Buckets at 1024 px" in asked.out and "36 (batch 1)" in asked.out
+    assert "dataset_setting_differs" not in asked.err
+    assert "Buckets at 512 px" in Said(capsys, "both.toml", "--resolution", 512).out
     draw(Path("kohya/5_elena woman/a.png"))
     assert "5_elena woman: 1 x 5" in Said(capsys, "kohya").out
 

@@ -307,7 +307,7 @@ def paths(text: str) -> list[str]:
 
 YAMLS = {
     "no base": ("a:\n  vae: models/vae\n", ["/comfyui/models/vae"]),
-    "a relative base": ("a:\n  base_path: ../big\n  vae: v\n", ["/comfyui/../big/v"]),
+    "a relative base": ("a:\n  base_path: ../big\n  vae: v\n", ["/big/v"]),
     "an absolute folder": ("a:\n  base_path: /x\n  vae: /y/v\n", ["/y/v"]),
     "an empty base": ("a:\n  base_path:\n  vae: v\n", ["/comfyui/v"]),
     "null as base": ("a:\n  base_path: ~\n  vae: v\n", ["/comfyui/v"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,8 @@ def dataset(
             decode=can_decode() if decode is None else decode,
             progress=progress,
         )
+    if adapter is None:
+        job = _as_asked(seen, job, wanted)
     plan, problems = _sorted(seen, job, adapter)
     if sheet is not None:
         _draw(terminal, seen, plan, sheet)
@@ -110,6 +112,14 @@ def _job(path: Path, model_type: str | None, preset: str | None, **settings: Any
     adapter = registry[model_type]
     given |= {"name": "", "trigger": "", "dataset": path, "output": Path()}
     return adapter.job(preset=preset or "auto", **given), adapter
+
+
+def _as_asked(seen: Dataset, job: Job, given: Mapping[str, Any]) -> Job:
+    """The job with what the data set's own file asks for, where the command line says nothing else."""
+    from cinderlora.dataset import difference_problems
+
+    asked = {name: value for p in difference_problems(seen, job.settings) for name, value in p.changes.items()}
+    return job.evolve(**{name: value for name, value in asked.items() if given.get(name) is None})
 
 
 def _can_be_drawn(sheet: Path | None) -> None:
@@ -239,7 +249,8 @@ def _show(terminal: Terminal, seen: Dataset, plan: BucketPlan | None, job: Job) 
             table.add_row(Text(f"  {terminal.say(key)}", "dim"), Text(clean(value), overflow="fold"))
     print_aligned(terminal, table)
     if plan is not None and plan.buckets:
-        _show_buckets(terminal, plan, job)
+        own = all(subset.repeats is not None for subset in seen.subsets)
+        _show_buckets(terminal, plan, job, repeats=None if own else job.settings.repeats or 1)
 
 
 def _pictures(terminal: Terminal, seen: Dataset) -> str:
@@ -284,8 +295,8 @@ def _folders(terminal: Terminal, seen: Dataset) -> str:
     return ", ".join(parts)
 
 
-def _show_buckets(terminal: Terminal, plan: BucketPlan, job: Job) -> None:
-    """Each bucket with a bar for its pictures, then what that comes to."""
+def _show_buckets(terminal: Terminal, plan: BucketPlan, job: Job, repeats: int | None) -> None:
+    """Each bucket with a bar for its pictures, then what that comes to; no `repeats` where each folder has its own."""
     from rich.table import Table
     from rich.text import Text
 
@@ -302,9 +313,10 @@ def _show_buckets(terminal: Terminal, plan: BucketPlan, job: Job) -> None:
         table.add_row(Text(f"  {size}", "dim"), Text(str(bucket.count)), _bar(bucket.count / most))
     print_aligned(terminal, table)
     s, lengths = job.settings, _lengths(plan, job)
-    repeats = terminal.say("repeats", repeats=s.repeats or 1, batch=s.batch_size or 1)
+    batch = terminal.say("in_batches", batch=s.batch_size or 1)
+    each = batch if repeats is None else f"{terminal.say('repeats', repeats=repeats)}, {batch}"
     rows = {
-        "steps_per_epoch": f"{lengths['steps_per_epoch']} ({repeats})",
+        "steps_per_epoch": f"{lengths['steps_per_epoch']} ({each})",
         "epochs": terminal.say("epochs_for", steps=s.steps, epochs=lengths["epochs"]) if lengths["epochs"] else "",
         "cut_off": f"{100 * plan.crop_loss:.1f} %",
     }

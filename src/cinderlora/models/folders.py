@@ -150,7 +150,8 @@ def extra_model_paths(text: str, folder: Path) -> list[Path]:
         bases = [value for key, value in section if key == "base_path" and value not in _NULL]
         base = folder / os.path.expanduser(os.path.expandvars(bases[-1])) if bases else folder  # noqa: PTH111
         default = any(key == "is_default" and value.lower() in {"true", "yes", "on"} for key, value in section)
-        own = [base / value for key, value in section if key in CATEGORIES and value not in _NULL]
+        named = [value for key, value in section if key in CATEGORIES and value not in _NULL]
+        own = [Path(os.path.normpath(base / value)) for value in named]
         # Those of a default section come before all others.
         paths = own + paths if default else paths + own
     return paths
