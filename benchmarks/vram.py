@@ -26,7 +26,18 @@ from pathlib import Path
 
 import psutil
 
-from cinderlora import Adapter, Job, ModelFile, Phase, Preset, Registry, SdScripts
+from cinderlora import (
+    Adapter,
+    CinderloraError,
+    Failed,
+    Job,
+    ModelFile,
+    Phase,
+    Preset,
+    Progress,
+    Registry,
+    SdScripts,
+)
 from cinderlora.gpu import memory_gb
 from cinderlora.models import Tensor
 from cinderlora.models.hollow import write_hollow
@@ -128,17 +139,28 @@ class Watch(threading.Thread):
 
 
 def measure(adapter: Adapter, job: Job, trainer: SdScripts, work: Path) -> Mapping[str, float]:
-    """A training's peaks by phase. How it ends does not matter: a LoRA of models without weights learns nothing."""
+    """A training's peaks by phase; none where it did not get through its steps, and why not is printed. Whether it
+    counts as finished does not matter: a LoRA of models without weights learns nothing."""
     from cinderlora.sync import launch
 
-    with launch(adapter.plan(job, trainer), runs=work / "runs") as run:
-        state = json.loads((run.folder / "state.json").read_text())
-        watch = Watch(state["trainer"]["pid"])
-        watch.start()
-        for event in run:
-            if isinstance(event, Phase):
-                watch.phase = event.name
-        return watch.stop()
+    step = 0
+    try:
+        with launch(adapter.plan(job, trainer), runs=work / "runs") as run:
+            state = json.loads((run.folder / "state.json").read_text())
+            watch = Watch(state["trainer"]["pid"])
+            watch.start()
+            for event in run:
+                if isinstance(event, Phase):
+                    watch.phase = event.name
+                elif isinstance(event, Progress):
+                    step = event.step
+                elif isinstance(event, Failed) and step < (job.settings.steps or 0):
+                    print(f"  not measured, ended at step {step}: {event.diagnosis}", flush=True)
+            peaks = watch.stop()
+    except CinderloraError as error:
+        print(f"  not measured: {error}", flush=True)
+        return {}
+    return peaks if step == job.settings.steps else {}
 
 
 def table(rows: Sequence[tuple[str, Mapping[str, float], Mapping[str, float], tuple[float, float, float]]]) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +20,8 @@ from cinderlora import Problem, Registry, SdScripts, hookimpl
 from cinderlora.models import Header, HeaderCache, ModelLibrary, Tensor, read_header, scan
 from cinderlora.models.folders import extra_model_paths, find_model_files
 from cinderlora.models.hollow import write_hollow
-from cinderlora.types import Component, ModelFile
+from cinderlora.models.library import Claimant, scan_for
+from cinderlora.types import Component, ModelFile, ModelType
 
 Scan = Callable[[Sequence[Header]], Iterator[ModelFile]]
 TYPES: dict[str, Scan] = {"flux": flux.scan, "sdxl": sdxl.scan, "sd3": sd3.scan}
@@ -700,6 +702,60 @@ def test_a_real_header_that_was_tampered_with_is_used_or_named(name: str, data: 
             assert not file.usable or file.role in {"model", "clip_l", "clip_g", "t5xxl", "ae", "vae"}
             assert all(problem.message.isprintable() for problem in file.problems)
             assert file.role in file.parameters or not tensors or not file.role
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("clip_l", "text_model.embeddings.position_embedding.weight"),
+        ("flux_ae", "encoder.conv_out.weight"),
+        ("sdxl_vae", "encoder.conv_out.weight"),
+    ],
+)
+def test_a_tensor_without_sides_is_no_reason_to_fail(tmp_path: Path, name: str, tensor: str) -> None:
+    write_hollow(tmp_path / "a.safetensors", tensors_of(name) | {tensor: Tensor("BF16", ())})
+    assert all(not file.usable for kind in TYPES for file in library(kind, tmp_path).files if file.role)
+
+
+def test_of_several_types_each_has_its_say_of_a_header_that_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = comfyui(tmp_path)
+    read: list[Path] = []
+
+    def noted(path: Path, *others: Any) -> Header:
+        read.append(Path(path))
+        return read_header(path, *others)
+
+    monkeypatch.setattr("cinderlora.models.cache.read_header", noted)
+    claimants = {kind: Claimant(TYPES[kind], tuple(COMPONENTS[kind])) for kind in TYPES}
+    claimants["broken"] = Claimant(lambda headers: [1 // 0 for _ in headers])
+    cache = HeaderCache(max_tensors=1)  # room for one file
+    libraries, failed = scan_for(root, claimants, cache=cache)
+    assert len(read) == len(set(read)) and len(read) > 10
+    assert list(failed) == ["broken"] and isinstance(failed["broken"], ZeroDivisionError)
+    for kind in TYPES:
+        assert libraries[kind].files == library(kind, root, cache=cache).files
+        assert libraries[kind].defaults() == library(kind, root).defaults()
+
+
+def test_a_registry_scans_for_all_its_types_and_leaves_out_a_broken_one(tmp_path: Path) -> None:
+    class Broken:
+        @hookimpl
+        def model_type(self) -> ModelType:
+            parts = [Component("model")]
+            return ModelType(name="broken", title="Broken", script="x.py", network_module="networks.lora", components=parts)
+
+        @hookimpl
+        def scan_models(self, files: Sequence[Header]) -> list[ModelFile]:
+            raise RuntimeError("not mine")
+
+    registry = Registry.from_installed()
+    registry.register(Broken(), name="broken-plugin")
+    libraries = registry.scan_models(comfyui(tmp_path))
+    assert set(libraries) >= {"flux", "sdxl", "sd3"} and "broken" not in libraries
+    assert "not mine" in str(registry.broken["broken-plugin"])
+    assert names(libraries["flux"].defaults()) == FLUX_SET
 
 
 def test_a_claim_gets_batches_and_the_files_keep_their_order(tmp_path: Path) -> None:

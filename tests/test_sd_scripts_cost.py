@@ -138,6 +138,7 @@ def test_what_is_predicted_comes_true(trainer, several_sizes, tmp_path, model_ty
     assert report.disk_bytes == pytest.approx(size_of(output.rglob("*")) + caches, rel=0.05)
     ram, peak = report.ram, events[-1].result.ram_peak_bytes / 2**30
     print(f"| RAM, GB | {ram.gb:.1f} ({ram.low:.1f} to {ram.high:.1f}) | {peak:.1f} |")
+    assert ram.low <= peak <= ram.high
 
 
 @pytest.mark.parametrize("model_type", MODELS)

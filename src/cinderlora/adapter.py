@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from cinderlora.events import Event
     from cinderlora.gpu import Gpu
     from cinderlora.models import ModelLibrary
+    from cinderlora.models.library import Claimant
     from cinderlora.registry import BrokenPlugin, Registry
     from cinderlora.running.stream import EventStream
     from cinderlora.trainers import Trainer, TrainerType
     from cinderlora.types import Failure, Resumption
 
-__all__ = ["DEFAULTS", "Adapter"]
+__all__ = ["DEFAULTS", "Adapter", "claimant"]
 
 DEFAULTS = Settings(
     resolution=512,
@@ -214,9 +215,8 @@ class Adapter:
         """
         from cinderlora.models import scan
 
-        folders = [folder] if isinstance(folder, (str, Path)) else list(folder)
-        by = (self._plugin, *self._registry.implementations("scan_models", self._plugin))
-        return scan(folders, self._claim, self.type.components, cache=self._registry.headers, by=by)
+        mine = claimant(self)
+        return scan(folder, mine.claim, mine.components, cache=self._registry.headers, by=mine.by)
 
     def seen(self, path: Path) -> tuple[ModelFile, ...]:
         """What a file or a folder that was given as a model is: of a folder that is itself one, that one alone."""
@@ -507,3 +507,11 @@ class _Presets(dict[str, Preset]):
         raise UnknownName(
             "preset_unknown", name=name, model_type=self._model_type, nearest=nearest(str(name), self), known=list(self)
         )
+
+
+def claimant(adapter: Adapter) -> Claimant:
+    """The model type as one of several that are asked which files are their own."""
+    from cinderlora.models.library import Claimant
+
+    by = (adapter._plugin, *adapter._registry.implementations("scan_models", adapter._plugin))
+    return Claimant(adapter._claim, tuple(adapter.type.components), by)

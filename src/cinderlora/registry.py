@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from cinderlora.adapter import Adapter
-    from cinderlora.models import HeaderCache
+    from cinderlora.models import HeaderCache, ModelLibrary
     from cinderlora.trainers import TrainerType
 
 __all__ = ["BrokenPlugin", "Registry"]
@@ -223,6 +223,15 @@ class Registry(Mapping[str, "Adapter"]):
 
             self._headers = HeaderCache()
         return self._headers
+
+    def scan_models(self, folder: str | Path | Iterable[str | Path]) -> dict[str, ModelLibrary]:
+        """What `adapter.scan_models` gives, for all model types at once: each header is read once, however many types
+        there are. A type whose plugin fails is left out, and the plugin found in `broken`."""
+        from cinderlora.adapter import claimant
+        from cinderlora.models.library import scan_for
+
+        libraries, _ = scan_for(folder, {name: claimant(self[name]) for name in self}, cache=self.headers)
+        return libraries
 
     # ---- adding ----
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cinderlora.cli.job_options import json_option
-from cinderlora.cli.tables import print_table
+from cinderlora.cli.tables import print_table, show_broken
 from cinderlora.cli.terminal import Terminal, clean, gigabytes
 from cinderlora.registry import Registry
 
@@ -78,8 +78,11 @@ def models(terminal: Terminal, folder: Path | None, model_type: str | None) -> i
     if not folder.expanduser().exists():
         raise ConfigError("folder_not_found", path=str(folder))
     registry = Registry.from_installed()
-    adapters = [registry[model_type]] if model_type else list(registry.values())
-    found = [(adapter, adapter.scan_models(folder.expanduser())) for adapter in adapters]
+    if model_type:
+        libraries = {model_type: registry[model_type].scan_models(folder.expanduser())}
+    else:
+        libraries = registry.scan_models(folder.expanduser())
+    found = [(registry[name], library) for name, library in libraries.items()]
     if terminal.json:
         for adapter, library in found:
             _record(terminal, adapter, library)
@@ -88,6 +91,7 @@ def models(terminal: Terminal, folder: Path | None, model_type: str | None) -> i
         _show(terminal, adapter, library, folder)
     _show_others(terminal, [library for _, library in found])
     _explain(terminal, found)
+    show_broken(terminal, registry)
     return None
 
 

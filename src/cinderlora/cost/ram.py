@@ -10,8 +10,8 @@ from cinderlora.types import Footprint, ModelFile, Settings
 
 __all__ = ["estimate_ram"]
 
-_PROGRAM = (2.0, 1.2, 4.0)
-"""GB of Python, PyTorch and its libraries, with CUDA's: likely, at least, at most."""
+_PROGRAM = (2.0, 0.3, 4.0)
+"""GB of Python, PyTorch and its libraries: likely with CUDA's, at least without them, at most."""
 
 
 def estimate_ram(footprint: Footprint, settings: Settings, models: Mapping[str, ModelFile] | None = None) -> Estimate:

@@ -150,7 +150,8 @@ def clip_l(header: Header) -> ModelFile | None:
     problems = list(_one_file(header))
     positions = header.tensors.shape(_CLIP_POSITIONS)
     if positions is not None and positions != (77, 768):  # LongCLIP has 248; sd-scripts builds 77
-        problems.append(problem(header, "model_variant", variant=f"LongCLIP ({positions[0]} tokens)"))
+        tokens = positions[0] if positions else 0
+        problems.append(problem(header, "model_variant", variant=f"LongCLIP ({tokens} tokens)"))
     return model_file(
         header, "clip_l", layout="transformers", layers=_encoder_layers(header.tensors), problems=problems
     )
@@ -190,8 +191,8 @@ def vae(
     another's is not claimed; one that is named like nobody's is, with a warning.
     """
     shape = header.tensors.shape(f"{prefix}decoder.conv_in.weight")
-    encoder = header.tensors.shape(f"{prefix}encoder.conv_out.weight")
-    if shape is None or len(shape) != 4 or shape[1] != channels or encoder is None or encoder[0] != 2 * channels:
+    encoder = header.tensors.shape(f"{prefix}encoder.conv_out.weight") or ()
+    if shape is None or len(shape) != 4 or shape[1] != channels or encoder[:1] != (2 * channels,):
         return None
     named = _named(header, tuple(ours), tuple(others))
     if named is False:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -18,7 +18,7 @@ from cinderlora.models.zoo import what_is
 from cinderlora.problems import Problem
 from cinderlora.types import Component, ModelFile
 
-__all__ = ["Claim", "ModelLibrary", "scan"]
+__all__ = ["Claim", "Claimant", "ModelLibrary", "scan", "scan_for"]
 
 Claim = Callable[[Sequence[Header]], Iterable[ModelFile]]
 """Says which of some headers are a model type's, and what each is: the hook `scan_models`."""
@@ -82,6 +82,20 @@ def _rank(file: ModelFile) -> tuple[bool, bool, int, int, str]:
     return (not file.usable, bool(file.problems), precision, len(file.bundled), str(file.path))
 
 
+@frozen
+class Claimant:
+    """A model type that is asked which files are its own."""
+
+    claim: Claim
+    components: tuple[Component, ...] = ()
+    by: Hashable = None
+    """Who claims: what the same one claimed before is remembered. The claim itself, where nobody is named."""
+
+    @property
+    def who(self) -> Hashable:
+        return self.claim if self.by is None else self.by
+
+
 def scan(
     where: Place | Iterable[Place],
     claim: Claim,
@@ -96,20 +110,46 @@ def scan(
     claimed `by` the same before (the claim itself, where nobody is named) are not even claimed again. What is wrong
     with a file is in its `problems`, and nothing in a file or a folder makes this raise.
     """
+    libraries, failed = scan_for(where, {"": Claimant(claim, tuple(components), by)}, cache=cache)
+    for error in failed.values():
+        raise error
+    return libraries[""]
+
+
+def scan_for(
+    where: Place | Iterable[Place], claimants: Mapping[str, Claimant], *, cache: HeaderCache | None = None
+) -> tuple[dict[str, ModelLibrary], dict[str, Exception]]:
+    """The same for several model types, by their names; each header is read once, however many there are. What was
+    raised by the claim of one is given behind the libraries of the others."""
     found, problems = find_model_files(where)
     cache = HeaderCache() if cache is None else cache
-    by = claim if by is None else by
     units = _units(found)
-    known = {unit.key: cache.claimed((by, unit.key), unit.stamp) for unit in units}
-    for batch in _batches([unit for unit in units if known[unit.key] is None]):
-        headers = cache.read([file for unit in batch for file in unit.files])
-        by_path = {str(header.path): header for header in headers}
-        joint = [unit.header([by_path[file.path] for file in unit.files]) for unit in batch]
-        for unit, claimed in zip(batch, _claimed(joint, claim), strict=True):
-            known[unit.key] = claimed
-            cache.remember((by, unit.key), unit.stamp, claimed)
-    files = [file for unit in units for file in known[unit.key] or ()]
-    return ModelLibrary(tuple(files), tuple(components), tuple(problems))
+    known = {
+        name: {unit.key: cache.claimed((claimant.who, unit.key), unit.stamp) for unit in units}
+        for name, claimant in claimants.items()
+    }
+    failed: dict[str, Exception] = {}
+    for batch in _batches([unit for unit in units if any(files[unit.key] is None for files in known.values())]):
+        headers = {str(header.path): header for header in cache.read([file for unit in batch for file in unit.files])}
+        joint = {unit.key: unit.header([headers[file.path] for file in unit.files]) for unit in batch}
+        for name, claimant in claimants.items():
+            new = [unit for unit in batch if known[name][unit.key] is None]
+            try:
+                claims = list(_claimed([joint[unit.key] for unit in new], claimant.claim)) if name not in failed else ()
+            except Exception as error:
+                failed[name] = error
+                continue
+            for unit, claimed in zip(new, claims, strict=False):
+                known[name][unit.key] = claimed
+                cache.remember((claimant.who, unit.key), unit.stamp, claimed)
+    libraries = {
+        name: ModelLibrary(
+            tuple(file for unit in units for file in known[name][unit.key] or ()), claimant.components, tuple(problems)
+        )
+        for name, claimant in claimants.items()
+        if name not in failed
+    }
+    return libraries, failed
 
 
 def _claimed(headers: Sequence[Header], claim: Claim) -> Iterator[tuple[ModelFile, ...]]:
