@@ -744,7 +744,9 @@ def test_a_registry_scans_for_all_its_types_and_leaves_out_a_broken_one(tmp_path
         @hookimpl
         def model_type(self) -> ModelType:
             parts = [Component("model")]
-            return ModelType(name="broken", title="Broken", script="x.py", network_module="networks.lora", components=parts)
+            return ModelType(
+                name="broken", title="Broken", script="x.py", network_module="networks.lora", components=parts
+            )
 
         @hookimpl
         def scan_models(self, files: Sequence[Header]) -> list[ModelFile]:
