@@ -270,6 +270,12 @@ def test_a_training_toml_with_its_data_set_and_prompts(registry, samples):
     }
 
 
+def test_what_a_run_depends_on_is_not_taken_over(registry, tmp_path):
+    text = 'network_module = "networks.lora"\ndebug_dataset = true\ninitial_step = 5\n'
+    imported = import_config(written(tmp_path, "t.toml", text), registry=registry, model_type="sdxl")
+    assert dropped(imported) == {"debug_dataset": "argument_ours", "initial_step": "argument_ours"}
+
+
 @pytest.mark.parametrize(
     ("table", "model_type", "codes"),
     [

@@ -50,6 +50,14 @@ def problems(registry: Registry, pictures, model_type: str, **settings):
         ("flux", {"extra": {"min_snr_gamma": 5.0}}, "no_effect", "warning"),
         ("sd3", {"mixed_precision": "no", "fp8_base": True}, "fp8_needs_mixed_precision", "error"),
         ("flux", {"extra": {"model_type": "chroma"}}, "chroma_mask", "error"),
+        ("sd3", {"extra": {"output_dir": "/elsewhere"}}, "argument_ours", "error"),
+        ("sdxl", {"extra": {"debug_dataset": True}}, "argument_ours", "error"),
+        ("flux", {"extra": {"skip_until_initial_step": True}}, "argument_ours", "error"),
+        ("flux", {"extra": {"train_batch_size": 4}}, "argument_of_data_set", "error"),
+        ("sd3", {"resolution": 512, "extra": {"min_bucket_reso": 768}}, "bucket_range", "error"),
+        ("sdxl", {"resolution": 1024, "extra": {"max_bucket_reso": 512}}, "bucket_range", "error"),
+        ("sdxl", {"lr_scheduler": "cosin"}, "scheduler_unknown", "warning"),
+        ("flux", {"optimizer": "sgd"}, "optimizer_unknown", "warning"),
     ],
     ids=str,
 )
@@ -77,6 +85,10 @@ def test_the_presets_break_no_rule(registry, pictures, model_type):
         {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 50},
         {"cache_text_encoders": False, "shuffle_caption": True, "train_text_encoder": True},
         {"optimizer": "Adafactor"},
+        {"optimizer": "SGD", "lr_scheduler": "adafactor:1e-3"},
+        {"optimizer": "lion8BIT"},
+        {"optimizer": "came_pytorch.CAME", "extra": {"lr_scheduler_type": "CosineAnnealingLR"}},
+        {"resolution": 1024, "extra": {"min_bucket_reso": 512, "max_bucket_reso": 1536}},
     ],
     ids=str,
 )
@@ -94,6 +106,27 @@ def test_blocks_to_swap_stays_within_what_the_model_file_allows(registry, pictur
     assert found["setting_clamped"].params == {"setting": "blocks_to_swap", "value": 20, "limit": 12}
 
 
+def test_what_extra_says_of_them_stays_within_it_too(registry, pictures, tmp_path):
+    file = ModelFile(path=tmp_path / "flux.safetensors", role="model", limits={"blocks_to_swap": 12})
+    _, job = problems(registry, pictures, "flux", models={"model": file}, extra={"blocks_to_swap": 35, "clip_skip": 1})
+    plan = registry["flux"].plan(job, SdScripts.rehearsal())
+    assert {"blocks_to_swap = 12", "clip_skip = 1"} <= set(plan.files["elena_kohya_training.toml"].splitlines())
+    found = {p.code: p for p in registry["flux"].check(job, SdScripts.rehearsal()).warnings}
+    assert found["setting_clamped"].params == {"setting": "blocks_to_swap", "value": 35, "limit": 12}
+
+
+def test_a_close_name_is_offered(registry, pictures):
+    found, _ = problems(registry, pictures, "sd3", optimizer="sgd", lr_scheduler="cosine_restarts")
+    assert found["optimizer_unknown"].params["nearest"] == "SGD"
+    assert found["scheduler_unknown"].params["nearest"] == "cosine_with_restarts"
+
+
+def test_the_bucket_range_of_extra_is_the_data_sets(registry, pictures):
+    _, job = problems(registry, pictures, "sdxl", resolution=1280, extra={"max_bucket_reso": 1280})
+    plan = registry["sdxl"].plan(job, SdScripts.rehearsal())
+    assert "max_bucket_reso = 1280\n" in plan.files["elena_dataset.toml"]
+
+
 @pytest.mark.parametrize(("optimizer", "package"), [("AdamW8bit", "bitsandbytes"), ("PagedLion8bit", "bitsandbytes")])
 def test_an_optimizer_that_is_not_installed_is_told(registry, pictures, tmp_path, optimizer, package):
     for name in ("train_network.py", "sd3_train_network.py"):
@@ -105,6 +138,9 @@ def test_an_optimizer_that_is_not_installed_is_told(registry, pictures, tmp_path
     found = {p.code: p for p in sd3.check(job, trainer).errors}
     assert found["optimizer_package"].params == {"optimizer": optimizer, "package": package}
     assert "optimizer_package" not in [p.code for p in sd3.check(job.evolve(optimizer="AdamW"), trainer).problems]
+    behind = sd3.job(**options, optimizer="AdamW", extra={"optimizer_type": optimizer})
+    (found,) = [p for p in sd3.check(behind, trainer).errors if p.code == "optimizer_package"]
+    assert not found.changes  # `extra` goes over what the setting would be changed to
 
 
 def nvidias_library(cards: list[tuple[str, tuple[int, int]]]) -> SimpleNamespace:

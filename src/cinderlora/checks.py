@@ -98,15 +98,18 @@ def job_problems(job: Job, kind: ModelType) -> Iterator[Problem]:
 def within_limits(job: Job) -> Job:
     """The job with settings lowered to what its model files allow."""
     over = {setting: limit for setting, _, limit in _over_limits(job)}
+    extra = job.settings.extra
+    if over.keys() & extra.keys():
+        over["extra"] = {**extra, **{setting: limit for setting, limit in over.items() if setting in extra}}
     return job.evolve(**over) if over else job
 
 
 def _over_limits(job: Job) -> Iterator[tuple[str, Any, Any]]:
-    """Settings above what a model file allows, with value and limit."""
+    """Settings above what a model file allows, with value and limit; `extra` goes over them under the same names."""
     for file in job.models.values():
         for setting, limit in file.limits.items():
-            value = getattr(job.settings, setting)
-            if value is not None and value > limit:
+            value = job.settings.extra.get(setting, getattr(job.settings, setting))
+            if type(value) in (int, float) and value > limit:
                 yield setting, value, limit
 
 

@@ -15,6 +15,7 @@ from cinderlora.importing.work import TRAINING, Work
 from cinderlora.problems import Problem
 from cinderlora.sd_scripts.arguments import argument_problems
 from cinderlora.sd_scripts.config import dataset_keys, training_table
+from cinderlora.sd_scripts.reserved import reserved_problems
 
 if TYPE_CHECKING:
     from cinderlora.adapter import Adapter
@@ -67,7 +68,8 @@ def _own_args(adapter: Adapter, job: Job) -> Mapping[str, Any]:
 
 
 def _keep(work: Work, script: str, argument: str, entry: Entry, value: Any) -> None:
-    problem = next(argument_problems(script, {argument: value}, work.known), None)
+    problems = (*reserved_problems([argument]), *argument_problems(script, {argument: value}, work.known))
+    problem = next(iter(problems), None)
     if problem is None and fits_toml(value):
         work.extra[argument] = value
         work.note(entry, f"extra.{argument}", value)

@@ -136,10 +136,11 @@ class SdScripts(Checkout):
         cards = without_bf16() if precision == "bf16" else ()
         if cards:
             yield Problem("bf16_missing", {"cards": cards}, severity="warning")
-        optimizer = job.settings.optimizer or ""
+        optimizer = str(job.settings.extra.get("optimizer_type") or job.settings.optimizer or "")
         package = optimizer_package(optimizer)
         if package is not None and self.has_package(package) is False:
-            changes = {"optimizer": "AdamW"} if package == "bitsandbytes" else {}
+            ours = package == "bitsandbytes" and "optimizer_type" not in job.settings.extra
+            changes = {"optimizer": "AdamW"} if ours else {}
             yield Problem("optimizer_package", {"optimizer": optimizer, "package": package}, changes=changes)
         # accelerate leaves out a tracker that it cannot import, and says nothing of it.
         if job.settings.extra.get("log_with") == "tensorboard" and self.has_package("tensorboard") is False:
@@ -262,4 +263,6 @@ def optimizer_package(optimizer: str) -> str | None:
         return "bitsandbytes"
     if name.startswith("dadapt"):
         return "dadaptation"
+    if name.endswith("schedulefree"):
+        return "schedulefree"
     return {"prodigy": "prodigyopt", "lion": "lion-pytorch"}.get(name)

@@ -13,6 +13,7 @@ import attrs
 from cinderlora import __version__
 from cinderlora.problems import Problem
 from cinderlora.sd_scripts.arguments import Arguments, argument_problems
+from cinderlora.sd_scripts.reserved import reserved_problems
 from cinderlora.sd_scripts.rules import rule_problems
 from cinderlora.serial import toml_text
 from cinderlora.types import SETTINGS, Job, ModelType, Settings
@@ -169,7 +170,7 @@ def dataset_keys(job: Job) -> dict[str, Any]:
         "enable_bucket": s.enable_bucket,
         "bucket_no_upscale": s.bucket_no_upscale,
         "bucket_reso_steps": s.bucket_step,
-        **bucket_range(px, s.bucket_no_upscale),
+        **_bucket_range(s),
         "shuffle_caption": s.shuffle_caption,
         "flip_aug": s.flip_aug,
     }
@@ -189,6 +190,12 @@ def dataset_text(job: Job, view: View) -> str:
         subset = {"image_dir": part.folder, "num_repeats": repeats, "class_tokens": part.class_tokens}
         parts.append("[[datasets.subsets]]\n" + toml_text(subset))
     return "\n".join(parts)
+
+
+def _bucket_range(settings: Settings) -> dict[str, int]:
+    """The smallest and largest side of a bucket: those of `extra`, or what the resolution takes."""
+    own = bucket_range(settings.resolution or 512, settings.bucket_no_upscale)
+    return own | {key: settings.extra[key] for key in ("min_bucket_reso", "max_bucket_reso") if key in settings.extra}
 
 
 def bucket_range(resolution: int, no_upscale: bool | None) -> dict[str, int]:
@@ -212,7 +219,7 @@ def job_buckets(job: Job, dataset: Dataset) -> BucketPlan:
 
     s = derived(job.settings)
     px = s.resolution or 512
-    reach = {"min_bucket_reso": _MIN_BUCKET, "max_bucket_reso": _MAX_BUCKET, **bucket_range(px, s.bucket_no_upscale)}
+    reach = {"min_bucket_reso": _MIN_BUCKET, "max_bucket_reso": _MAX_BUCKET, **_bucket_range(s)}
     return bucket_plan(
         dataset.sizes,
         resolution=px,
@@ -257,6 +264,7 @@ def setting_problems(
     chosen = {name for name, info in SETTINGS.items() if info.choices}
     common = {key: value for key, value in training.items() if key not in {*args, *s.extra, *chosen}}
     yield from argument_problems(model_type.script, common, known)
+    yield from reserved_problems(s.extra)
     for problem in rule_problems(model_type.script, {**dataset_keys(job), **training}):
         # A setting cannot change what `extra` says over it.
         curable = not any(_KEYS.get(setting, setting) in s.extra for setting in problem.changes)

@@ -5,9 +5,10 @@ Each was seen on 48d368fa (v0.10.1), in a run or in its source; the scripts do n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cinderlora.names import nearest
 from cinderlora.problems import Problem
 
 __all__ = ["rule_problems"]
@@ -19,6 +20,18 @@ _PICTURE_CHANGES = ("color_aug", "random_crop")
 # Without effect once the text encoders' outputs are cached: no error, no word.
 _CAPTION_ADDITIONS = ("caption_prefix", "caption_suffix", "enable_wildcard")
 _NEVER_ZERO = ("save_every_n_steps", "save_every_n_epochs", "sample_every_n_steps", "sample_every_n_epochs")
+# What the script knows by name: transformers' schedulers and its own, the optimizers that it looks for whatever the
+# case, and PyTorch's, which it takes as they are written. Others come with a module before their name.
+_SCHEDULERS = """
+    constant constant_with_warmup cosine cosine_warmup_with_min_lr cosine_with_min_lr cosine_with_restarts inverse_sqrt
+    linear piecewise_constant polynomial reduce_lr_on_plateau warmup_stable_decay
+"""
+_OPTIMIZERS = """
+    Adafactor AdamW AdamW8bit AdamWScheduleFree DAdaptAdaGrad DAdaptAdam DAdaptAdamPreprint DAdaptAdan DAdaptAdanIP
+    DAdaptLion DAdaptSGD DAdaptation Lion Lion8bit PagedAdamW PagedAdamW32bit PagedAdamW8bit PagedLion8bit Prodigy
+    RAdamScheduleFree SGDNesterov SGDNesterov8bit SGDScheduleFree
+"""
+_OF_TORCH = "ASGD Adadelta Adagrad Adam Adamax LBFGS Muon NAdam RAdam RMSprop Rprop SGD SparseAdam"
 # What is trained with a learning rate of its own. Where all are 0 the optimizer gets nothing, and the script stops.
 _RATES = ("unet_lr", "text_encoder_lr")
 _SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
@@ -74,6 +87,7 @@ def _optimizing(keys: Mapping[str, Any]) -> Iterator[Problem]:
     scheduler, warmup = keys.get("lr_scheduler", "constant"), keys.get("lr_warmup_steps")
     if scheduler == "constant" and warmup and not keys.get("lr_scheduler_type"):
         yield Problem("warmup_without_effect", {"steps": warmup}, changes={"lr_warmup_steps": 0})
+    yield from _unknown_names(keys)
     optimizer, rate = str(keys.get("optimizer_type", "")).lower(), keys.get("learning_rate")
     if rate == 0 and not any(keys.get(key) for key in _RATES):
         yield Problem("learning_rate_zero", changes={"learning_rate": None})
@@ -81,6 +95,23 @@ def _optimizing(keys: Mapping[str, Any]) -> Iterator[Problem]:
     if adaptive and isinstance(rate, (int, float)) and 0 < rate <= 0.1:
         params = {"optimizer": keys["optimizer_type"], "value": rate}
         yield Problem("learning_rate_low", params, severity="warning", changes={"learning_rate": 1.0})
+
+
+def _unknown_names(keys: Mapping[str, Any]) -> Iterator[Problem]:
+    """Optimizers and schedulers that the script has none of. A later version may, so these are warnings."""
+    name, known = str(keys.get("lr_scheduler", "")), _SCHEDULERS.split()
+    if name not in ("", *known) and not name.startswith("adafactor:") and not keys.get("lr_scheduler_type"):
+        yield _unknown("scheduler_unknown", name, known)
+    name, known = str(keys.get("optimizer_type", "")), _OPTIMIZERS.split()
+    in_any_case, as_written = [other.lower() for other in known], _OF_TORCH.split()
+    if "." not in name and name.lower() not in ("", *in_any_case) and name not in as_written:
+        yield _unknown("optimizer_unknown", name, [*known, *as_written])
+
+
+def _unknown(code: str, name: str, known: Iterable[str]) -> Problem:
+    spelled = {other.lower(): other for other in known}
+    close = nearest(name.lower(), spelled)
+    return Problem(code, {"value": name, "nearest": spelled[close] if close else None}, severity="warning")
 
 
 def _sampling_and_saving(keys: Mapping[str, Any]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 from cinderlora.adapter import Adapter
 from cinderlora.sd_scripts.arguments import argument_problems
 from cinderlora.sd_scripts.config import misread, setting_problems
+from cinderlora.sd_scripts.reserved import OURS
 from cinderlora.serial import toml_text
 from cinderlora.testing.checking import Subject, calling, fail, skip
 from cinderlora.types import Job, ModelFile
@@ -18,15 +19,7 @@ from cinderlora.types import Job, ModelFile
 __all__ = ["arguments_are_known_to_the_script", "arguments_survive_being_read_as_toml"]
 
 # What the core says itself and relies on: a run would not find its files, or nothing would be drawn.
-_THE_CORES = {
-    "config_file": "the file itself",
-    "dataset_config": "the run's own view of the data set",
-    "output_dir": "job.output",
-    "output_name": "job.name and the setting output_prefix",
-    "sample_prompts": "the setting sample_prompt",
-    "save_model_as": "always safetensors",
-    "train_data_dir": "the run's own view of the data set",
-}
+_THE_CORES = {**OURS, "sample_prompts": "sample_prompt"}
 
 # What jobs differ by, so that an adapter may answer differently.
 _WISHES: tuple[dict[str, Any], ...] = (
@@ -46,7 +39,8 @@ def arguments_are_known_to_the_script(subject: Subject) -> None:
             args = _args(adapter, job, why)
             for key, instead in _THE_CORES.items():
                 if key in args:
-                    fail(f"build_args writes {key}, which is the core's ({instead}): leave it out.")
+                    there = f" ({instead})" if instead else ""
+                    fail(f"build_args writes {key}, which is the core's{there}: leave it out.")
             if known is None:
                 continue
             wrong = [*argument_problems(script, args, known)]
