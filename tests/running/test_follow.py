@@ -240,6 +240,27 @@ async def test_silence_is_told_once_and_live_only(
     assert not [event async for event in attach(run.folder, registry=registry) if isinstance(event, Warned)]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("said", "warned"),
+    [
+        ("bar(1, 4)", True),  # 0.8 seconds a step, as its bar says
+        ("say('\\rsteps:  25%|###   | 1/4 [10:00<30:00, 600.00s/it, avr_loss=0.5]')", False),
+        ("say('Loading VAE from vae.safetensors')", False),
+        ("bar(1, 4)\nsay('\\nsaving checkpoint: %s/cg_elena-step00000001.safetensors' % out)", False),
+    ],
+    ids=["between steps", "between slow steps", "loading", "saving"],
+)
+async def test_how_long_silence_may_last_depends_on_what_goes_on(
+    make_plan: Planner, registry: Registry, run_folders: Path, monkeypatch: pytest.MonkeyPatch, said: str, warned: bool
+) -> None:
+    monkeypatch.setattr("cinderlora.running.follow._STALLED_IN_STEPS", 0.08)
+    monkeypatch.setattr("cinderlora.running.follow._STEPS", 0.1)
+    async with launch(make_plan(f"{said}\ntime.sleep(0.3); sys.exit(1)"), runs=run_folders, registry=registry) as run:
+        warnings = [event.code async for event in run if isinstance(event, Warned)]
+    assert warnings == (["stalled"] if warned else [])
+
+
 @pytest.fixture
 def supervised(ended_run: Path) -> Iterator[None]:
     """Somebody looks after the run, as far as anybody can see: nobody takes it over."""

@@ -21,6 +21,7 @@ from cinderlora.events import (
     Event,
     Failed,
     Finished,
+    Phase,
     Progress,
     SampleSaved,
     Started,
@@ -42,7 +43,9 @@ __all__ = ["POLL", "Follower"]
 
 POLL = 0.04  # seconds between two looks; half of what an event may take
 _CHUNK = 1 << 16  # bytes at a time: some milliseconds of parsing
-_STALLED = 600.0  # seconds without output; loading SDXL is silent for half a minute on a slow disk
+# Seconds that nothing may be printed: loading SDXL is silent for half a minute on a slow disk. How long steps take is
+# known, so between them less is too long, but never less than some of them take.
+_STALLED, _STALLED_IN_STEPS, _STEPS = 600.0, 180.0, 20
 _LARGE_LOG = 500_000_000  # bytes: a training prints some megabytes
 _BEFORE_THE_END = 1020  # what is told between the log's last event and the ending is numbered from here on
 
@@ -71,6 +74,7 @@ class Follower:
         self._state: State | None = None  # as of the last look
         self._is_large = False
         self._heard = time.monotonic()
+        self._phase: str | None = None
         self._progress: Progress | None = None
         self._checkpoints: dict[Path, None] = {}
         self._samples: dict[Path, None] = {}
@@ -98,7 +102,7 @@ class Follower:
             and self._log_length() == self._at
             and self.folder.state() is self._state
             and not self._guardian.is_lost()
-            and time.monotonic() - self._heard <= _STALLED
+            and time.monotonic() - self._heard <= self._patience()
         )
 
     def _look(self) -> Iterator[Event]:
@@ -136,9 +140,14 @@ class Follower:
         elif not self._live:
             self._live = True
             self._heard = time.monotonic()
-        elif time.monotonic() - self._heard > _STALLED:
+        elif time.monotonic() - self._heard > (patience := self._patience()):
             self._heard = float("inf")  # once, until something is heard again
-            yield _stalled()
+            yield _stalled(patience)
+
+    def _patience(self) -> float:
+        """Seconds of silence that are explained by what the trainer is at."""
+        rate = self._progress.seconds_per_step if self._progress is not None else None
+        return max(_STALLED_IN_STEPS, _STEPS * rate) if rate and self._phase == "training" else _STALLED
 
     # ---- the log ----------------------------------------------------------------------------------------------------
 
@@ -195,6 +204,8 @@ class Follower:
                 case _:
                     if isinstance(event, Progress):
                         self._progress = event
+                    elif isinstance(event, Phase):
+                        self._phase = event.name
                     yield event
 
     def _number(self, marker: Event) -> int:
@@ -281,10 +292,10 @@ def _usable(folder: RunFolder, facts: LoraFacts) -> str:
     return str(folder.launch.output / folder.launch.lora) if facts.good else ""
 
 
-def _stalled() -> Warned:
+def _stalled(seconds: float) -> Warned:
     from cinderlora.gpu import load
 
-    params = {"minutes": int(_STALLED / 60), "gpu": load()}
+    params = {"minutes": int(seconds / 60), "gpu": load()}
     text = text_of("stalled", params, "en")
     return Warned("stalled", f"{text.message} {text.fix}" if text else "stalled", params)
 
