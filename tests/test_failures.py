@@ -364,6 +364,20 @@ VALUES = {
         "gpu_unusable",
         {},
     ),
+    "old-driver": (
+        raised(
+            "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
+            "driver by downloading and installing a new version from the URL: http://www.nvidia.com/Download/index.aspx"
+        ),
+        "driver_too_old",
+        {"cuda": "11.4"},
+    ),
+    "libuv": (
+        raised("RuntimeError: use_libuv was requested but PyTorch was build without libuv support")
+        + LAUNCHER.format(how="returned non-zero exit status 1"),
+        "libuv_missing",
+        {},
+    ),
     "no-network": (
         raised("OSError: We couldn't connect to 'https://huggingface.co' to load the files"),
         "download_failed",
@@ -377,6 +391,23 @@ VALUES = {
         + BAR,
         "cuda_out_of_memory",
         {"tried": "2.00 GiB", "total": "15.99 GiB"},
+    ),
+    "oom-beside-others": (  # PyTorch 2.1's own words, its spelling as well, from reports
+        raised(
+            "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 96.00 MiB. GPU 0 has a total capacty "
+            "of 23.56 GiB of which 64.94 MiB is free. Process 1762 has 260.00 MiB memory in use. Process 679073 has "
+            "6.50 GiB memory in use. Including non-PyTorch memory, this process has 16.86 GiB memory in use."
+        ),
+        "cuda_out_of_memory",
+        {"total": "23.56 GiB", "programs": ("process 1762, 260.00 MiB", "process 679073, 6.50 GiB")},
+    ),
+    "oom-in-a-container": (  # where the process takes itself for another
+        raised(
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.15 GiB. GPU 0 has a total capacity of "
+            "23.69 GiB of which 912.81 MiB is free. Process 454738 has 22.79 GiB memory in use."
+        ),
+        "cuda_out_of_memory",
+        {"total": "23.69 GiB", "programs": None},
     ),
     "oom-of-one-of-several": (
         raised("torch.OutOfMemoryError: CUDA out of memory.").replace("\n", "\n[rank0]: ")
@@ -580,6 +611,18 @@ def test_what_helps_against_nan(settings: Settings, changes: dict[str, Any]) -> 
 def test_every_code_has_its_texts() -> None:
     for language in LANGUAGES:
         assert {rule.code for rule in RULES} <= set(texts_of(language))
+
+
+def test_what_is_marked_as_from_reports_is_in_no_recording() -> None:
+    """Where one proves it, it is not from reports any more. Out of memory is raised by hand."""
+    logs = [*FAILURES.glob("*.log"), *(file.parent / "output.log" for file in CAPTURES)]
+    by_hand = {FAILURES / "gpu-memory.log", FAILURES.parent / "captures/sd3-fail-out-of-memory/output.log"}
+    lines = "\n".join(
+        log.read_text(encoding="utf-8", errors="replace") for log in logs if log not in by_hand
+    ).splitlines()
+    reported = [rule for rule in RULES if rule.reported]
+    assert {rule.code for rule in reported} >= {"cuda_out_of_memory", "driver_too_old", "libuv_missing", "gpu_unusable"}
+    assert not [(rule.code, line) for rule in reported for line in lines if rule.match(line, "")]
 
 
 WORDS = st.sampled_from(

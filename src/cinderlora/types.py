@@ -758,3 +758,5 @@ class Failure:
     settings: Settings | None = None
     oom_kills: int = 0
     """Processes that the kernel ended for lack of memory while it ran, of the whole machine."""
+    gpu_others: tuple[str, ...] = field(default=(), converter=as_tuple)
+    """The programs of others that held GPU memory shortly before, e.g. "ComfyUI, process 4711, 10.2 GB"."""

@@ -537,3 +537,68 @@ def test_the_facts_are_those_of_the_types() -> None:
     from cinderlora import LoraFacts
 
     assert set(supervisor.lora_facts("/nowhere", None, [])) == {a.name for a in attrs.fields(LoraFacts)}
+
+
+NVML = """
+#include <stdlib.h>
+typedef struct { unsigned int pid; unsigned long long used; unsigned int gpu, compute; } Info;
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned int *count) { *count = 1; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **card) { *card = card; return 0; }
+int nvmlDeviceGetComputeRunningProcesses_v3(void *card, unsigned int *count, Info *infos) {
+    Info found[] = {
+        {atoi(getenv("OURS")), 6ULL << 30, 0, 0}, {atoi(getenv("SMALL")), 1ULL << 20, 0, 0},
+        {atoi(getenv("OTHER")), 3ULL << 30, 0, 0}, {atoi(getenv("COMFYUI")), 5ULL << 29, 0, 0},
+        {atoi(getenv("UNTOLD")), ~0ULL, 0, 0},
+    };
+    for (*count = 0; *count < 5; ++*count) infos[*count] = found[*count];
+    return 0;
+}
+"""
+WATCH = """
+import sys, time
+folder, run_id, seconds = sys.argv[1:]
+sys.path.insert(0, folder)
+import supervisor
+supervisor.CARD_EVERY = 0.01
+card, deadline = supervisor.CardMemory(run_id), time.monotonic() + float(seconds)
+while not card.others and time.monotonic() < deadline:
+    card.watch()
+    time.sleep(0.01)
+print(card.peak, card.others)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="read from Linux' /proc")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler for something that answers like NVIDIA's library")
+def test_who_else_holds_the_cards_memory(tmp_path: Path) -> None:
+    """With a library that has the functions of NVIDIA's, and says that these processes are on the card."""
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=NVML.encode(), check=True)
+    (tmp_path / "ComfyUI").mkdir()
+    (tmp_path / "ComfyUI/main.py").write_text("import time; time.sleep(60)")
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    started = {
+        "OURS": subprocess.Popen(sleep, env={**os.environ, supervisor.RUN_ID: "ours"}),
+        "SMALL": subprocess.Popen(sleep),
+        "OTHER": subprocess.Popen(sleep),
+        "COMFYUI": subprocess.Popen([sys.executable, tmp_path / "ComfyUI/main.py"]),
+        "UNTOLD": subprocess.Popen(sleep),
+    }
+    try:
+        pids = {name: str(process.pid) for name, process in started.items()}
+        environment = {**os.environ, **pids, "LD_LIBRARY_PATH": str(tmp_path)}
+        folder = str(Path(supervisor.__file__).parent)
+
+        def watched(*arguments: str) -> str:
+            command = [sys.executable, "-I", "-c", WATCH, folder, *arguments]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+        python = psutil.Process(started["OTHER"].pid).name()
+        others = [f"{python}, process {pids['OTHER']}, 3.0 GB", f"ComfyUI, process {pids['COMFYUI']}, 2.5 GB"]
+        assert watched("ours", "30") == f"{6 << 30} {others}"
+        assert watched("somebody's", "0.3") == "None []", "its numbers may be another system's"
+    finally:
+        for process in started.values():
+            process.kill()
+            process.wait()

@@ -114,6 +114,8 @@ class State:
     """The most memory that one of its processes had; None where nobody was there to see it."""
     max_vram_bytes: int | None = None
     """The most GPU memory that its processes were seen to hold together; None where NVIDIA's library cannot tell."""
+    gpu_others: tuple[str, ...] = ()
+    """The programs of others that held GPU memory at the last look."""
     oom_kills: int | None = None
     """Processes that the kernel ended for lack of memory while it ran, of the whole machine; None where it does not
     say."""
@@ -154,6 +156,7 @@ class State:
             values["assists"] = record.get("assists") is True
             for name in ("max_rss_bytes", "max_vram_bytes", "oom_kills"):
                 values[name] = _bytes(record.get(name))
+            values["gpu_others"] = tuple(_texts(record, "gpu_others")) if "gpu_others" in record else ()
             published = _expected(record, "published", dict) if "published" in record else {}
             values["published"] = {name: _expected(published, name, str) for name in published}
             values["publish_problem"] = str(record.get("publish_problem", ""))

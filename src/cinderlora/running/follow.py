@@ -266,6 +266,7 @@ class Follower:
             lora=lora,
             settings=self.folder.settings(),
             oom_kills=state.oom_kills or 0,
+            gpu_others=state.gpu_others,
         )
         found = self._adapter.diagnosis(failure)
         if state.exit_code is None and found.code in {"unknown", "killed", "no_lora_written"}:

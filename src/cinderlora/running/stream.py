@@ -105,6 +105,7 @@ class EventStream:
         lora: LoraFacts | None = None,
         settings: Settings | None = None,
         oom_kills: int = 0,
+        gpu_others: Sequence[str] = (),
     ) -> Failure:
         """What is known of the training so far, for the `diagnose` hooks. `lines` also has the bar that first showed
         a loss that is no number."""
@@ -122,6 +123,7 @@ class EventStream:
             lora=lora,
             settings=settings,
             oom_kills=oom_kills,
+            gpu_others=gpu_others,
         )
 
     # ---- one line ----------------------------------------------------------------------------------------------------

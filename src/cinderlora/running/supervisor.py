@@ -49,6 +49,7 @@ RUN_ID = "CINDERLORA_RUN_ID"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LOOK_EVERY = 0.5  # seconds between two looks for new files
 CARD_EVERY = 10.0  # seconds between two looks at the GPU memory: PyTorch keeps what it once took
+CARD_SHARE = 1 << 28  # bytes of it that another program has to hold to be named
 GROUP_GRACE = 5.0  # seconds that what is left of the trainer's group has to end
 LONGEST_GRACE = 3600.0  # seconds
 CLOCK_SLACK = 2.0  # seconds: file systems round times, FAT to two seconds
@@ -696,15 +697,18 @@ def oom_kills() -> int | None:
 
 
 class CardMemory:
-    """The most GPU memory that a run's processes were seen to hold at once, all cards together, as NVIDIA's library has
-    it: it is looked at in a thread of its own, since a driver that hangs must hold up nobody.
+    """The most GPU memory that a run's processes were seen to hold at once, all cards together, and which programs held
+    some at the last look, as NVIDIA's library has it: it is looked at in a thread of its own, since a driver that hangs
+    must hold up nobody.
 
-    None where there is no such library, or it knows none of the processes: in some containers it tells other numbers.
-    Never tried on a card: it is written by NVIDIA's documentation.
+    None where there is no such library, or it knows none of the run's processes: in some containers it tells other
+    numbers. Never tried on a card: it is written by NVIDIA's documentation.
     """
 
     def __init__(self, run_id: str) -> None:
         self.peak: int | None = None
+        self.others: list[str] = []
+        """The programs of others, the largest first, e.g. "ComfyUI, process 4711, 10.2 GB"."""
         self._run_id = run_id
         self._begins: float | None = time.monotonic() + CARD_EVERY  # until then nothing is on a card
 
@@ -720,12 +724,32 @@ class CardMemory:
         try:
             ask = _card_processes()
             while True:
-                held = sum(used for pid, used in ask() if mark_of(pid) == self._run_id)
+                held, others = 0, []
+                for pid, used in ask():
+                    if mark_of(pid) == self._run_id:
+                        held += used
+                    elif used >= CARD_SHARE:
+                        others.append((used, pid))
                 if held > (self.peak or 0):
                     self.peak = held
+                if held:  # or else its numbers are not those of processes here
+                    largest = sorted(others, reverse=True)[:3]
+                    self.others = ["%s, process %d, %.1f GB" % (program(p), p, used / 2**30) for used, p in largest]
                 time.sleep(CARD_EVERY)
         except (OSError, AttributeError, ImportError, ValueError):
             return  # there is no library, or an old one
+
+
+def program(pid: int) -> str:
+    """What people call a process: ComfyUI is a script of Python like many others. From Linux' /proc."""
+    try:
+        with open("/proc/%d/cmdline" % pid, "rb") as file:
+            if b"comfyui" in file.read().lower():
+                return "ComfyUI"
+        with open("/proc/%d/comm" % pid, "rb") as file:
+            return "".join(c for c in file.read().decode("utf-8", "replace").strip() if c.isprintable())
+    except OSError:
+        return "a program"
 
 
 def _card_processes() -> Callable[[], list[tuple[int, int]]]:
@@ -1034,7 +1058,7 @@ class Supervisor:
     def _record(self, durable: bool = False) -> None:
         self.state["files"] = sorted(self.files.names)
         if self.card.peak is not None:
-            self.state["max_vram_bytes"] = self.card.peak
+            self.state["max_vram_bytes"], self.state["gpu_others"] = self.card.peak, self.card.others
         write_whole(self.folder, STATE, self.state, durable)
 
     def _record_end(self, code: int | None, stopped_by: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,8 @@ ENVIRONMENT = {
     "PYTHONUTF8": "1",
     "PYTHONWARNINGS": "ignore",
     "TOKENIZERS_PARALLELISM": "false",
+    # PyTorch's builds for Windows cannot do without, where several processes train (kohya_ss#2763). From reports.
+    **({"USE_LIBUV": "0"} if os.name == "nt" else {}),
 }
 
 

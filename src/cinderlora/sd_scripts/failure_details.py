@@ -80,17 +80,27 @@ def _reading(case: Case) -> None:
 
 def _gpu_memory(case: Case) -> None:
     case.params.update(_amounts(case.raised.text))
+    if others := case.failure.gpu_others or _others(case.raised.text):
+        case.params["programs"] = others
     case.changes = _less_memory(case.failure)
 
 
 def _amounts(text: str) -> dict[str, str]:
     amount = r"([0-9.]+ ?[KMGT]iB)"
     tried = re.search(rf"Tried to allocate {amount}", text)
-    total = re.search(rf"total capacity of {amount}|{amount} total capacity", text)
+    total = re.search(rf"total capaci?ty of {amount}|{amount} total capacity", text)  # torch 2.1's spelling
     return {
         **({"tried": tried[1]} if tried else {}),
         **({"total": total[1] or total[2]} if total else {}),
     }
+
+
+def _others(text: str) -> tuple[str, ...]:
+    """The other processes that PyTorch knows of on the card. In a container it takes itself for one of them."""
+    if "this process has" not in text:
+        return ()
+    found = re.findall(r"Process ([0-9]+) has ([0-9.]+ [KMG]iB) memory in use", text)
+    return tuple(f"process {pid}, {amount}" for pid, amount in found)
 
 
 def _less_memory(failure: Failure) -> Mapping[str, Any]:
@@ -116,6 +126,11 @@ def _less_memory(failure: Failure) -> Mapping[str, Any]:
     if (s.resolution or 0) > 256:
         return {"resolution": max(256, (s.resolution or 0) - 128)}
     return {}
+
+
+def _driver(case: Case) -> None:
+    if version := case.params.pop("version", ""):  # 12040 is 12.4
+        case.params["cuda"] = f"{int(version) // 1000}.{int(version) % 1000 // 10}"
 
 
 def _configuration(case: Case) -> None:
@@ -218,6 +233,7 @@ _DETAILS: dict[str, Callable[[Case], None]] = {
     "cache_corrupt": _reading,
     "image_unreadable": _reading,
     "cuda_out_of_memory": _gpu_memory,
+    "driver_too_old": _driver,
     "config_unreadable": _configuration,
     "dataset_config_invalid": _data_set_key,
     "disk_full": _disk,

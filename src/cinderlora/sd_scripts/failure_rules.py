@@ -1,7 +1,7 @@
 """What sd-scripts' exceptions mean: a table, most specific first. Seen on 48d368fa (v0.10.1) unless noted.
 
 Named groups of a pattern are parameters of the diagnosis. The wordings of safetensors are those of 0.8.0 and of 0.4.5,
-which sd-scripts pins; those of CUDA and Windows are from reports, not from runs.
+which sd-scripts pins. Nothing here has a GPU or Windows: rules for what they say are marked as `reported`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Rule:
     trace: str | None = None
     params: Mapping[str, Any] = field(factory=FrozenDict, converter=FrozenDict)
     changes: Mapping[str, Any] | Changes = FrozenDict()
+    reported: bool = False
+    """Its wording is known from other people's reports only: it was never provoked, so it is not proven."""
 
     def match(self, text: str, trace: str) -> re.Match[str] | None:
         """Whether the rule speaks of an exception."""
@@ -84,22 +86,32 @@ RULES: tuple[Rule, ...] = (
         "cuda_out_of_memory",
         r"(?:CUDA|HIP|XPU) out of memory|CUDA error: out of memory|MPS backend out of memory"
         r"|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED|OutOfMemoryError",
+        reported=True,
     ),
+    Rule("host_out_of_memory", r"WinError 1455|paging file is too small", reported=True),
     Rule(
         "host_out_of_memory",
         r"^MemoryError|ArrayMemoryError|DefaultCPUAllocator|not enough memory: you tried|Cannot allocate memory"
-        r"|bad_alloc|WinError 1455|paging file is too small|is killed by signal: (?:Killed|Bus error)",
+        r"|bad_alloc|is killed by signal: (?:Killed|Bus error)",
     ),
     Rule(
         "disk_full",
-        r"No space left on device|code: 28\b|StorageFull|not enough space on the disk|WinError 112\b"
-        r"|Disk quota exceeded",
+        r"No space left on device|code: 28\b|StorageFull|Disk quota exceeded",
+    ),
+    Rule("disk_full", r"not enough space on the disk|WinError 112\b", reported=True),
+    Rule(
+        "driver_too_old",
+        r"NVIDIA driver on your system is too old(?: \(found version (?P<version>[0-9]{4,6})\))?"
+        r"|CUDA driver version is insufficient",
+        reported=True,
     ),
     Rule(
         "gpu_unusable",
         r"Found no NVIDIA driver|no kernel image is available|Torch not compiled with CUDA|No CUDA GPUs are available"
-        r"|NVIDIA driver on your system is too old|CUDA driver version is insufficient|cudaGetDeviceCount",
+        r"|cudaGetDeviceCount",
+        reported=True,
     ),
+    Rule("libuv_missing", r"use_libuv was requested but PyTorch was buil[dt] without", reported=True),
     # ---- model files ----
     Rule(
         "model_file_truncated",

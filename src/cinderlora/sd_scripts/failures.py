@@ -22,7 +22,7 @@ __all__ = ["diagnose"]
 _EVIDENCE_LENGTH = 1000  # characters of a line
 
 # What can end a process by a signal too, or in one process of several.
-_RESOURCE_CODES = ("cuda_out_of_memory", "host_out_of_memory", "disk_full", "gpu_unusable")
+_RESOURCE_CODES = ("cuda_out_of_memory", "host_out_of_memory", "disk_full", "driver_too_old", "gpu_unusable")
 _RESOURCE_RULES = tuple(rule for rule in RULES if rule.code in _RESOURCE_CODES)
 
 # Lines of the log that decide, whatever else is in it; the trainer stops itself there.
