@@ -221,4 +221,5 @@ def test_what_reaches_the_loras_metadata(registry, pictures):
     assert "metadata_author" not in training
     job = job_of(registry, "flux", pictures, author="Kim ü", comment="for the book")
     training, _ = tables(registry["flux"].plan(job, SdScripts.rehearsal()))
-    assert (training["metadata_author"], training["training_comment"]) == ("Kim ü", "for the book")
+    assert training["metadata_author"] == "Kim ü"
+    assert training["training_comment"] == f"for the book; cinderlora {cinderlora.__version__}, flux, preset 16gb"

@@ -26,6 +26,7 @@ import pytest
 
 import cinderlora
 from cinderlora import CheckpointSaved, Failed, Finished, Plan, Progress, Registry, SampleSaved, SdScripts, Stopped
+from cinderlora.models.headers import read_header
 from cinderlora.sync import launch
 from cinderlora.types import Link
 
@@ -116,6 +117,7 @@ def test_from_pictures_to_a_lora(registry, trainer, pictures, tmp_path, model_ty
     output = tmp_path / "loras ü"
     steps = 4 if model_type == "sdxl" else 8
     options = {"steps": steps, "save_every": steps // 2, "sample_every": steps // 2}
+    options |= {"author": "Kim ü", "comment": "for the book"}
     job = small_job(registry, model_type, pictures, output, **options)
     report = registry[model_type].check(job, trainer)
     assert not report.errors
@@ -132,6 +134,9 @@ def test_from_pictures_to_a_lora(registry, trainer, pictures, tmp_path, model_ty
     assert training.result.lora == output / "cg_elena.safetensors"
     assert (training.result.steps, training.result.loss) == (steps, losses[steps])
     assert {e.step for e in events if isinstance(e, SampleSaved)} == {steps // 2, steps}
+    about = read_header(training.result.lora).metadata
+    assert (about["modelspec.trigger_phrase"], about["modelspec.author"]) == ("elena", "Kim ü")
+    assert re.fullmatch(r"for the book; cinderlora .*, preset 16gb", about["ss_training_comment"])
     # The buckets that were planned are the ones that were made; nothing lies beside the person's pictures.
     log = (training.folder / "output.log").read_text(encoding="utf-8")
     assert "bucket 0: resolution (128, 128), count: 60" in log

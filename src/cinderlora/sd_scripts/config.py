@@ -136,7 +136,7 @@ def training_table(
         "save_state": s.save_state,
         "metadata_trigger_phrase": job.trigger,
         "metadata_author": s.author,
-        "training_comment": s.comment or _comment(job),
+        "training_comment": _comment(job),
         "console_log_simple": True,
     }
     if s.sample_every or s.sample_at_first:
@@ -157,7 +157,9 @@ def training_table(
 
 
 def _comment(job: Job) -> str:
-    return f"cinderlora {__version__}, {job.model_type}" + (f", preset {job.preset}" if job.preset else "")
+    """The person's own words, and what made the LoRA: there is no key for a preset."""
+    made = f"cinderlora {__version__}, {job.model_type}" + (f", preset {job.preset}" if job.preset else "")
+    return f"{job.settings.comment}; {made}" if job.settings.comment else made
 
 
 def dataset_keys(job: Job) -> dict[str, Any]:
