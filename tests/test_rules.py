@@ -127,6 +127,29 @@ def test_the_bucket_range_of_extra_is_the_data_sets(registry, pictures):
     assert "max_bucket_reso = 1280\n" in plan.files["elena_dataset.toml"]
 
 
+@pytest.mark.parametrize(
+    ("module", "nearest"),
+    [
+        ("networks.lora_flux", ()),
+        ("lycoris.kohya", ()),
+        ("networks.loha", (None,)),
+        ("networks.lora_fulx", ("networks.lora_flux",)),
+    ],
+)
+def test_a_network_module_that_the_checkout_has_not(registry, pictures, tmp_path, module, nearest):
+    (tmp_path / "networks").mkdir()
+    for name in ("train_network.py", "flux_train_network.py", "networks/lora_flux.py"):
+        (tmp_path / name).touch()
+    options = {"name": "elena", "trigger": "elena", "dataset": pictures, "output": tmp_path / "out"}
+    for settings in ({"network_module": module}, {"extra": {"network_module": module}}):
+        job = registry["flux"].job(**options, **settings)
+        found = registry["flux"].check(job, SdScripts(tmp_path, python=sys.executable)).errors
+        assert tuple(p.params["nearest"] for p in found if p.code == "network_module_missing") == nearest
+        assert "network_module_missing" not in [
+            p.code for p in registry["flux"].check(job, SdScripts.rehearsal()).errors
+        ]
+
+
 @pytest.mark.parametrize(("optimizer", "package"), [("AdamW8bit", "bitsandbytes"), ("PagedLion8bit", "bitsandbytes")])
 def test_an_optimizer_that_is_not_installed_is_told(registry, pictures, tmp_path, optimizer, package):
     for name in ("train_network.py", "sd3_train_network.py"):

@@ -208,7 +208,6 @@ def broken(tmp_path: Path, name: str, data: bytes) -> Path:
         ({"optimizer": "AdamW8bit"}, "missing_package"),
         ({"optimizer": "NoSuchOptimizer"}, "bad_setting"),
         ({"learning_rate": 1e30, "sample_every": 0}, "nan_loss"),
-        ({"network_module": "networks.nope"}, "wrong_network_module"),
     ],
     ids=str,
 )
@@ -352,6 +351,17 @@ def test_a_provoked_failure_is_diagnosed(registry, trainer, pictures, tmp_path, 
     with launch(PROVOKED[name](plan), runs=tmp_path / "runs") as training:
         *_, last = training
     assert_diagnosed(name, last)
+
+
+def test_a_network_module_that_is_not_there(registry, trainer, pictures, tmp_path):
+    job = short_job(registry, pictures, tmp_path)
+    nowhere = job.evolve(network_module="networks.nope")
+    assert [p.code for p in registry["sd3"].check(nowhere, trainer).errors] == ["network_module_missing"]
+    plan = training('"networks.lora_sd3"', '"networks.nope"')(registry["sd3"].plan(job, trainer))
+    with launch(plan, runs=tmp_path / "runs") as run:
+        *_, last = run
+    assert isinstance(last, Failed)
+    assert (last.diagnosis.code, last.diagnosis.params["module"]) == ("wrong_network_module", "networks.nope")
 
 
 def test_a_full_card_is_diagnosed(registry, trainer, pictures, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cinderlora.checkouts import Checkout
+from cinderlora.names import nearest
 from cinderlora.problems import Problem
 
 if TYPE_CHECKING:
@@ -125,9 +126,21 @@ class SdScripts(Checkout):
         from cinderlora.sd_scripts.config import setting_problems
 
         yield from self.missing(model_type.script)
+        yield from self._no_network_module(model_type, job)
         known = self.arguments(model_type.script)
         yield from argument_problems(model_type.script, {**args, **job.settings.extra}, known)
         yield from setting_problems(model_type, job, args, known)
+
+    def _no_network_module(self, model_type: ModelType, job: Job) -> Iterator[Problem]:
+        """A module of its own that this version does not have. Those of other packages are not looked for."""
+        settings = job.settings
+        module = settings.extra.get("network_module") or settings.network_module or model_type.network_module
+        folder = self.path / "networks"
+        name = str(module).removeprefix("networks.")
+        if name != module and name.isidentifier() and folder.is_dir() and not (folder / f"{name}.py").is_file():
+            close = nearest(name, (path.stem for path in folder.glob("*.py")))
+            params = {"module": module, "nearest": f"networks.{close}" if close else None}
+            yield Problem("network_module_missing", params)
 
     def machine_problems(self, job: Job) -> Iterator[Problem]:
         """What its Python or the cards lack for the job: packages, bf16. Some 0.2 seconds."""

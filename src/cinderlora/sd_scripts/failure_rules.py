@@ -170,6 +170,7 @@ RULES: tuple[Rule, ...] = (
     Rule("wrong_network_module", r"'NoneType' object has no attribute 'startswith'", r"import_module"),
     Rule("wrong_network_module", r"module '(?P<module>[\w.]+)' has no attribute 'create_network"),
     Rule("wrong_network_module", r"'\w*Network\w*' object has no attribute"),
+    Rule("wrong_network_module", r"^ValueError: Cannot auto-detect architecture for LyCORIS"),  # 0.11.1, its source
     Rule("nothing_to_train", r"optimizer got an empty parameter list"),
     Rule("missing_package", r"^ImportError: No (?P<package>\w+) / ", changes=_common_optimizer),
     Rule(

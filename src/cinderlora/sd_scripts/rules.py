@@ -47,6 +47,9 @@ _MODULES = {
     "networks.lora_lumina": ("lumina_train_network.py",),
     "networks.lora_hunyuan_image": ("hunyuan_image_train_network.py",),
     "networks.lora_anima": ("anima_train_network.py",),
+    # 0.11.1, from its source
+    "networks.loha": ("sdxl_train_network.py", "anima_train_network.py"),
+    "networks.lokr": ("sdxl_train_network.py", "anima_train_network.py"),
 }
 # What the sides of buckets have to be multiples of, in pixels: FLUX' script asks for more than it says itself.
 _BUCKET_STEPS = {"flux_train_network.py": 64, "sdxl_train_network.py": 32, "sd3_train_network.py": 32}
