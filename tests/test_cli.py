@@ -385,9 +385,10 @@ def tomllib_loads(text: str) -> dict[str, Any]:
 
 
 def test_a_training_in_a_pipe(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = Said(capsys, *rehearsal(pictures, "--configs", "configs"))
+    said = Said(capsys, *rehearsal(pictures, "--configs", "configs", "--copy-to", "copies"))
     assert said.code == 0, said.err
     out = Path("out").absolute()
+    assert f"  Copy: {Path('copies').absolute() / 'cg_elena.safetensors'}" in said.out.splitlines()
     lines = said.out.splitlines()
     assert lines[0] == "elena (Stable Diffusion XL), preset 8gb, 6 pictures, 60 steps per epoch, 12 steps, epochs: 1"
     assert "Rehearsal: a miniature training, no Stable Diffusion XL. The LoRA is for practice only." in lines

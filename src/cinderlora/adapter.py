@@ -305,7 +305,7 @@ class Adapter:
             output=Path(output).expanduser().absolute(),
             models=models,
             preset=chosen.name if chosen else None,
-            settings=wanted.over(self._defaults()),
+            settings=wanted.over(self._defaults()).from_folder(Path.cwd()),
         )
 
     def _preset(self, preset: str | Preset | None) -> Preset | None:
@@ -416,6 +416,7 @@ class Adapter:
 
         raise_for(plan_problems(self, job, trainer))
         job = within_limits(self.looked_into(job))
+        job = attrs.evolve(job, settings=job.settings.from_folder(Path.cwd()))  # a queue starts it from elsewhere
         dataset = inspect_dataset(
             job.dataset, trigger=job.trigger, caption_extension=job.settings.caption_extension or ".txt"
         )

@@ -210,6 +210,8 @@ def read_job(path: Path) -> dict[str, Any]:
             raise _located(error, path, prefix) from error
     read = {key: value for key, value in values.items() if key in JOB_FIELDS}
     read["settings"] = {**beside, **settings}
+    if read["settings"].get("copy_to"):
+        read["settings"]["copy_to"] = Settings(copy_to=read["settings"]["copy_to"]).from_folder(path.parent).copy_to
     for key in ("dataset", "output"):
         if key in read:
             read[key] = path.parent / Path(read[key]).expanduser()

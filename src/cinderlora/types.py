@@ -347,7 +347,8 @@ class Settings:
     output_prefix: str | None = _setting("str", "Output prefix", "Ausgabe-Präfix")
     """What the LoRA's file name begins with, before the character's name."""
     copy_to: tuple[str, ...] | None = _setting("strs", "Copy the LoRA to", "LoRA kopieren nach")
-    """Folders that get a copy of the finished LoRA."""
+    """Folders that get a copy of the finished LoRA; relative ones are meant from where the job is made, or from its
+    file."""
     hard_links: bool | None = _setting("bool", "Hard links for copies", "Hardlinks statt Kopien")
     """Copies take no room where the file system can have one file under two names."""
     models_sidecar: bool | None = _setting("bool", "Write a .models file", ".models-Datei schreiben")
@@ -374,6 +375,13 @@ class Settings:
                 values[name] = getattr(base, name)
         values["extra"] = {**base.extra, **self.extra}
         return Settings(**values)
+
+    def from_folder(self, folder: Path) -> Settings:
+        """The same with absolute paths: relative ones are meant from this folder."""
+        if not self.copy_to:
+            return self
+        folders = tuple(str((folder / Path(to).expanduser()).absolute()) for to in self.copy_to)
+        return attrs.evolve(self, copy_to=folders)
 
     def items(self) -> Iterable[tuple[str, Any]]:
         """The settings that are set, by name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cinderlora import Failed, Finished, Registry, SdScripts, Warned, hookimpl, sync
+from cinderlora import Failed, Finished, Job, Registry, SdScripts, Warned, hookimpl, sync
 from cinderlora.serial import read_plan, to_json
 
 LORA = "cg_elena.safetensors"
@@ -88,6 +88,34 @@ def test_a_job_says_it_and_the_queue_keeps_it(tmp_path, pictures):
     assert read_plan(to_json(plan)) == plan
     registry.register(Teller(), name="teller")
     assert adapter.plan(job, SdScripts.rehearsal()).tells
+
+
+def test_a_folder_for_copies_is_meant_from_where_the_job_was_made(pictures, tmp_path, monkeypatch):
+    """A queue starts trainings from somewhere else, and so may whoever repeats one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+    adapter = Registry.from_installed()["sdxl"]
+    small = {"resolution": 64, "steps": 2, "sample_every": 0, "save_every": 0}
+    job = adapter.job(name="elena", trigger="elena", dataset=pictures, output="out", copy_to=["copies"], **small)
+    assert job.settings.copy_to == (str(tmp_path / "copies"),)
+    queue = sync.Queue(tmp_path / "queue")
+    entry = queue.add(job.evolve(copy_to=["others"]), SdScripts.rehearsal(), runs=tmp_path / "runs")
+    queue.wait()
+    run = sync.attach(queue.entry(entry.id).run)
+    assert run.result.copies == (tmp_path / "others" / LORA,)
+    assert run.job.settings.copy_to == (str(tmp_path / "others"),)
+
+
+def test_a_folder_for_copies_in_a_job_file_is_meant_from_there(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    file = tmp_path / "jobs/elena.toml"
+    for settings in ('copy_to = ["../copies", "~/x"]', '[settings]\ncopy_to = ["../copies", "~/x"]'):
+        file.write_text(f'type = "sdxl"\nname = "elena"\ndataset = "d"\noutput = "o"\n{settings}\n', encoding="utf-8")
+        job = Job.load(file)
+        assert [Path(folder).resolve() for folder in job.settings.copy_to] == [tmp_path / "copies", Path.home() / "x"]
+        job.save(tmp_path / "saved.toml")
+        assert Job.load(tmp_path / "saved.toml").settings.copy_to == job.settings.copy_to
 
 
 PLUGIN = """

@@ -73,7 +73,8 @@ def _setting_option(info: SettingInfo) -> click.Option:
     if info.kind == "bool":
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=f"{text}.")
     if info.kind == "strs":
-        return click.Option([flag], multiple=True, metavar="KEY=VALUE", help=f"{text}; can be repeated.")
+        metavar = "KEY=VALUE" if info.name.endswith("_args") else "FOLDER"
+        return click.Option([flag], multiple=True, metavar=metavar, help=f"{text}; can be repeated.")
     return click.Option([flag], type=SettingValue(info), metavar=info.kind.upper(), help=f"{text}.")
 
 

@@ -37,6 +37,8 @@ def _finished(terminal: Terminal, result: Result) -> None:
         checkpoints=len(result.checkpoints),
     )
     terminal.print(f"  {numbers}")
+    for copy in result.copies:
+        terminal.print(f"  {terminal.say('copy_is', path=copy)}")
     if result.samples:
         terminal.print(f"  {terminal.say('samples_in', folder=result.samples[-1].parent)}")
     if result.rehearsal:

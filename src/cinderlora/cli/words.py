@@ -76,6 +76,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "This was a rehearsal: the LoRA is for practice only.",
         "Das war eine Probe: Das LoRA ist nur zum Üben.",
     ),
+    "copy_is": ("Copy: {path}", "Kopie: {path}"),
     "samples_in": ("Samples: {folder}", "Testbilder: {folder}"),
     "failed": ("Training failed", "Training fehlgeschlagen"),
     "try_changes": ("Try: {options}", "Versuch: {options}"),
