@@ -416,7 +416,9 @@ class Adapter:
 
         raise_for(plan_problems(self, job, trainer))
         job = within_limits(self.looked_into(job))
-        job = attrs.evolve(job, settings=job.settings.from_folder(Path.cwd()))  # a queue starts it from elsewhere
+        # A queue starts it from elsewhere, and a plan's relative output is one in the run folder.
+        settings = job.settings.from_folder(Path.cwd())
+        job = attrs.evolve(job, output=job.output.expanduser().absolute(), settings=settings)
         dataset = inspect_dataset(
             job.dataset, trigger=job.trigger, caption_extension=job.settings.caption_extension or ".txt"
         )

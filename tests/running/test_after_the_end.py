@@ -90,7 +90,7 @@ def test_a_job_says_it_and_the_queue_keeps_it(tmp_path, pictures):
     assert adapter.plan(job, SdScripts.rehearsal()).tells
 
 
-def test_a_folder_for_copies_is_meant_from_where_the_job_was_made(pictures, tmp_path, monkeypatch):
+def test_folders_are_meant_from_where_the_job_was_made(pictures, tmp_path, monkeypatch):
     """A queue starts trainings from somewhere else, and so may whoever repeats one."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
@@ -99,9 +99,11 @@ def test_a_folder_for_copies_is_meant_from_where_the_job_was_made(pictures, tmp_
     job = adapter.job(name="elena", trigger="elena", dataset=pictures, output="out", copy_to=["copies"], **small)
     assert job.settings.copy_to == (str(tmp_path / "copies"),)
     queue = sync.Queue(tmp_path / "queue")
-    entry = queue.add(job.evolve(copy_to=["others"]), SdScripts.rehearsal(), runs=tmp_path / "runs")
+    changed = job.evolve(copy_to=["others"], output="elsewhere")
+    entry = queue.add(changed, SdScripts.rehearsal(), runs=tmp_path / "runs")
     queue.wait()
     run = sync.attach(queue.entry(entry.id).run)
+    assert run.result.lora == tmp_path / "elsewhere" / LORA
     assert run.result.copies == (tmp_path / "others" / LORA,)
     assert run.job.settings.copy_to == (str(tmp_path / "others"),)
 
