@@ -12,7 +12,18 @@ from cinderlora.errors import ConfigError, PluginError, SettingError, UnknownNam
 from cinderlora.frozendict import FrozenDict
 from cinderlora.names import nearest
 from cinderlora.problems import Diagnosis, Report, raise_for
-from cinderlora.types import SETTINGS, Job, ModelFile, ModelType, Plan, Preset, SettingInfo, Settings, checked_names
+from cinderlora.types import (
+    SETTINGS,
+    Job,
+    ModelFile,
+    ModelType,
+    Plan,
+    Preset,
+    SettingInfo,
+    Settings,
+    checked_names,
+    meant_from,
+)
 
 if TYPE_CHECKING:
     from cinderlora.cost.data import Estimate
@@ -305,7 +316,7 @@ class Adapter:
             output=Path(output).expanduser().absolute(),
             models=models,
             preset=chosen.name if chosen else None,
-            settings=wanted.over(self._defaults()).from_folder(Path.cwd()),
+            settings=meant_from(Path.cwd(), wanted.over(self._defaults())),
         )
 
     def _preset(self, preset: str | Preset | None) -> Preset | None:
@@ -417,7 +428,7 @@ class Adapter:
         raise_for(plan_problems(self, job, trainer))
         job = within_limits(self.looked_into(job))
         # A queue starts it from elsewhere, and a plan's relative output is one in the run folder.
-        settings = job.settings.from_folder(Path.cwd())
+        settings = meant_from(Path.cwd(), job.settings)
         job = attrs.evolve(job, output=job.output.expanduser().absolute(), settings=settings)
         dataset = inspect_dataset(
             job.dataset, trigger=job.trigger, caption_extension=job.settings.caption_extension or ".txt"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cinderlora.errors import ConfigError, SettingError
 from cinderlora.frozendict import FrozenDict
-from cinderlora.types import PRESET_FIELDS, SETTINGS, Job, ModelFile, Plan, Preset, Settings, checked_names
+from cinderlora.types import PRESET_FIELDS, SETTINGS, Job, ModelFile, Plan, Preset, Settings, checked_names, meant_from
 
 if TYPE_CHECKING:
     import cattrs
@@ -211,7 +211,7 @@ def read_job(path: Path) -> dict[str, Any]:
     read = {key: value for key, value in values.items() if key in JOB_FIELDS}
     read["settings"] = {**beside, **settings}
     if read["settings"].get("copy_to"):
-        read["settings"]["copy_to"] = Settings(copy_to=read["settings"]["copy_to"]).from_folder(path.parent).copy_to
+        read["settings"]["copy_to"] = meant_from(path.parent, Settings(copy_to=read["settings"]["copy_to"])).copy_to
     for key in ("dataset", "output"):
         if key in read:
             read[key] = path.parent / Path(read[key]).expanduser()

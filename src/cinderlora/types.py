@@ -376,13 +376,6 @@ class Settings:
         values["extra"] = {**base.extra, **self.extra}
         return Settings(**values)
 
-    def from_folder(self, folder: Path) -> Settings:
-        """The same with absolute paths: relative ones are meant from this folder."""
-        if not self.copy_to:
-            return self
-        folders = tuple(str((folder / Path(to).expanduser()).absolute()) for to in self.copy_to)
-        return attrs.evolve(self, copy_to=folders)
-
     def items(self) -> Iterable[tuple[str, Any]]:
         """The settings that are set, by name."""
         for name in SETTINGS:
@@ -393,6 +386,15 @@ class Settings:
 
 SETTINGS: dict[str, SettingInfo] = {a.name: a.metadata["info"] for a in attrs.fields(Settings)}
 """What is known of each setting, by name, in the order of a form."""
+
+
+def meant_from(folder: Path, settings: Settings) -> Settings:
+    """Settings with absolute paths: relative ones are meant from a folder."""
+    if not settings.copy_to:
+        return settings
+    return attrs.evolve(
+        settings, copy_to=tuple(str((folder / Path(to).expanduser()).absolute()) for to in settings.copy_to)
+    )
 
 
 def checked_names(names: Iterable[str], known: Iterable[str] = SETTINGS) -> None:
