@@ -27,9 +27,11 @@ from cinderlora import (
     Preset,
     Problem,
     Progress,
+    SdScripts,
     hookimpl,
     hookspecs,
 )
+from cinderlora.checkouts import Checkout
 from cinderlora.testing import Check, adapter_checks, make_header, sample_header
 
 BLOCKS = {f"blocks.{i}.attention.weight": (512, 512) for i in range(8)}
@@ -147,6 +149,26 @@ def test_a_preset_pack_is_tried_with_what_is_installed():
     assert not [name for name in found if "model type" in name or "headers" in name]
     assert {name: said for name, said in found.items() if said not in {"ok", "skipped"}} == {}
     assert found["the presets are valid"] == found["arguments are known to the script"] == "ok"
+
+
+def test_a_trainer_of_ones_own_passes_with_a_model_type_or_alone():
+    class TinyTuner(Checkout):
+        kind = "tiny-tuner"
+        sign = "train_tiny.py"
+
+        def problems(self, model_type, job, args):
+            return ()
+
+        def plan(self, model_type, job, dataset, args, resumption=None):
+            raise NotImplementedError
+
+    class Tiny:
+        @hookimpl
+        def trainer(self):
+            return TinyTuner
+
+    assert outcome(named(Tiny(), TRAINER)) == "ok"
+    assert TRAINER not in map(str, adapter_checks(Novel()))
 
 
 def test_an_outdated_argument_is_named(monkeypatch):
@@ -310,6 +332,7 @@ class Greedy:
 
 SPELLING = "hooks are spelt and called right"
 TYPE = "the model type is complete"
+TRAINER = "its trainer is complete"
 PRESETS = "the presets are valid"
 INHERIT = "the presets inherit well"
 MEMORY = "the presets fit their memory"
@@ -436,6 +459,18 @@ FAULTS = {
     "no network module": (typed(network_module=""), TYPE, "network_module"),
     "memory of millions": (typed(min_vram_gb=12_000), TYPE, "GB of GPU memory"),
     "another trainer": (typed(trainer="sd-script"), TYPE, "sd-scripts"),
+    "a trainer that is none": (
+        novel(trainer=lambda self: None),
+        TRAINER,
+        "trainer.. gave None: return a class.*find.*rehearsal",
+    ),
+    "a trainer without a plan": (
+        novel(trainer=lambda self: type("Tiny", (Checkout,), {"kind": "tiny", "sign": "x.py"})),
+        TRAINER,
+        "Tiny has no problems of its own: write it",
+    ),
+    "a trainer that is there already": (novel(trainer=lambda self: SdScripts), TRAINER, "sd-scripts.*cinderlora"),
+    "a trainer that raises": (novel(trainer=lambda self: 1 / 0), TRAINER, "trainer raised ZeroDivisionError"),
     "another type each time": (another_type_each_time(), TYPE, "another ModelType each time"),
     "a preset's memory as text": (preset(vram_gb="12"), PRESETS, "vram_gb is '12'; it takes a value of type float"),
     "a base that is not there": (preset(base="16bg"), PRESETS, "16bg"),

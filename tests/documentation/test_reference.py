@@ -128,6 +128,7 @@ def first_column(page: str, head: str) -> list[str]:
 def test_every_check_for_adapters_is_in_the_guide_with_what_it_can_be_told() -> None:
     class Adapter:
         def model_type(self) -> None: ...
+        def trainer(self) -> None: ...
 
     assert first_column("adapters.md", "check") == [str(check) for check in testing.adapter_checks(Adapter())]
     told = [name.partition("=")[0] for name in first_column("adapters.md", "keyword")]

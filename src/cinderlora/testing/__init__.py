@@ -39,6 +39,7 @@ _ALL = (
     hook_checks.goes_with_what_is_installed,
     hook_checks.importing_it_is_light,
     type_checks.the_model_type_is_complete,
+    type_checks.its_trainer_is_complete,
     type_checks.the_presets_are_valid,
     type_checks.the_presets_inherit_well,
     type_checks.the_presets_fit_their_memory,
@@ -63,6 +64,9 @@ _FOR_ADAPTERS = {
     running_checks.a_rehearsal_runs_from_job_to_lora,
 }
 """What has nothing to ask of a plugin without a model type."""
+
+_FOR_TRAINERS = {type_checks.its_trainer_is_complete}
+"""What has nothing to ask of a plugin without a trainer of its own, as most are."""
 
 Headers = Mapping[str, Header | Iterable[Header]]
 
@@ -100,5 +104,8 @@ def adapter_checks(
         rehearsal=rehearsal,
         import_seconds=import_seconds,
     )
-    functions = [function for function in _ALL if subject.is_adapter or function not in _FOR_ADAPTERS]
+    nothing_to_ask = (set() if subject.is_adapter else _FOR_ADAPTERS) | (
+        set() if hasattr(plugin, "trainer") else _FOR_TRAINERS
+    )
+    functions = [function for function in _ALL if function not in nothing_to_ask]
     return [Check(function.__name__.replace("_", " "), function, subject) for function in functions]

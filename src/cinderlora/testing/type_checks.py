@@ -16,9 +16,11 @@ from cinderlora.errors import CinderloraError
 from cinderlora.names import nearest
 from cinderlora.problems import Problem
 from cinderlora.testing.checking import Subject, calling, fail, skip
+from cinderlora.trainers import Trainer
 from cinderlora.types import ModelFile, Preset, Settings
 
 __all__ = [
+    "its_trainer_is_complete",
     "the_model_type_is_complete",
     "the_presets_are_valid",
     "the_presets_fit_their_memory",
@@ -77,6 +79,27 @@ def _known_to_the_script(subject: Subject, adapter: Adapter) -> None:
     own = checkout / module.parts[0]
     if own.is_dir() and not (checkout / module).with_suffix(".py").is_file() and not (checkout / module).is_dir():
         fail(f"There is no module {kind.network_module} in {checkout}: correct `network_module`.")
+
+
+def its_trainer_is_complete(subject: Subject) -> None:
+    adapter = subject.adapters()[0]
+    for implementation in subject.implementations(adapter, "trainer"):
+        with calling("trainer"):
+            found: Any = implementation.call()
+        lacking = [name for name in ("kind", "find", "rehearsal") if not hasattr(found, name)]
+        if lacking or not callable(found) or not isinstance(found.kind, str):
+            needed = ", ".join(lacking) or "a kind that is a text"
+            fail(
+                f"trainer() gave {found!r}: return a class with {needed}, such as one that derives from "
+                "cinderlora.checkouts.Checkout. docs/trainers.md has one."
+            )
+        for name in ("problems", "plan"):
+            if getattr(found, name, None) in {None, getattr(Trainer, name)}:
+                fail(f"{found.__name__} has no {name} of its own: write it, docs/trainers.md says how.")
+        adapter.registry.trainer(found.kind)
+    for broken in adapter.registry.broken.values():
+        if broken.name == subject.registered_as(adapter.registry):
+            fail(str(broken.error))
 
 
 # ---- presets ---------------------------------------------------------------------------------------------------------
