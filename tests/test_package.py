@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 BASE = ["pluggy", "attrs", "cattrs", "tomli-w", "anyio", "psutil"]
-CEILING = 640_000
+CEILING = 680_000
 """Bytes. The wheel is source and texts alone, see docs/decisions.md; what is caught here is what does not belong."""
 
 

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import cinderlora
-from cinderlora import Component, Diagnosis, ModelType, Preset, Registry, hookimpl
+from cinderlora import Component, Diagnosis, ModelType, Preset, Registry, hookimpl, hookspecs
 from cinderlora.errors import PluginError, UnknownName
 from cinderlora.models import Tensor
 from cinderlora.models.hollow import write_hollow
@@ -179,6 +179,17 @@ def test_an_invalid_plugin_is_refused_whole(registry, plugin, tmp_path):
     assert registry["lumina"].build_args(a_job(registry, "lumina", tmp_path)) == {"from": "lumina"}
     registry.register(Adapter("bad"), name="bad")
     assert "bad" in registry
+
+
+def test_an_outdated_argument_of_a_hook_is_warned_of_where_it_is_written(monkeypatch):
+    """What docs/stability.md promises; nothing is outdated yet."""
+    outdated = {"job": DeprecationWarning("take `request`: `job` goes with 2.0")}
+    monkeypatch.setitem(hookspecs.build_args.cinderlora_spec, "warn_on_impl_args", outdated)
+    registry = Registry()
+    with pytest.warns(DeprecationWarning, match="take `request`") as warned:
+        registry.register(Adapter("lumina"), name="lumina")
+    assert warned[0].filename == __file__ and warned[0].lineno == Adapter.build_args.__code__.co_firstlineno
+    assert "lumina" in registry  # it works on
 
 
 def test_one_object_cannot_be_two_plugins(registry):
