@@ -134,6 +134,21 @@ def test_secrets_are_never_written(home, key):
     assert list(home.iterdir()) == []
 
 
+def test_a_preset_file_with_a_secret_is_left_out_and_its_value_never_shown(home, capsys):
+    from cinderlora.cli import main
+
+    text = 'name = "x"\nmodel_type = "flux"\n[extra]\nwandb_api_key = "s3cr3t"\n'
+    (home / "x.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"wandb_api_key is a secret.*x\.toml") as caught:
+        Preset.load(home / "x.toml")
+    assert caught.value.code == "secret_in_settings"
+    registry = Registry.from_installed(presets=[home])
+    assert "x" not in registry["flux"].presets and "x.toml" in str(registry.broken[str(home / "x.toml")])
+    assert main(["presets", "show", str(home / "x.toml")]) == 2
+    said = capsys.readouterr()
+    assert "wandb_api_key" in said.err and "s3cr3t" not in said.out + said.err
+
+
 @pytest.mark.parametrize("key", ["keep_tokens", "max_token_length", "tokenizer_cache_dir", "keep_tokens_separator"])
 def test_what_only_sounds_like_a_secret_is_written(home, key):
     Preset(name="x", extra={key: 1}).save(home / "x.toml")

@@ -114,9 +114,13 @@ def load_preset(path: Path) -> Preset:
         raise ConfigError("config_key_missing", path=str(path), where="name")
     try:
         checked_names(values, (*SETTINGS, *PRESET_FIELDS))
-        return Preset(**values)
+        preset = Preset(**values)
     except SettingError as error:
         raise _located(error, path) from error
+    for key in preset.extra:
+        if is_secret(key):
+            raise ConfigError("secret_in_settings", path=str(path), setting=key)
+    return preset
 
 
 def settings_values(settings: Settings) -> dict[str, Any]:
