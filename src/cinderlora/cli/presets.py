@@ -140,9 +140,9 @@ def _show_fitting(terminal: Terminal, chosen: Sequence[Adapter], vram: float | N
     if there is None:
         terminal.note(terminal.say("fits_no_card"))
     else:
-        terminal.print(terminal.say("fits_for", there=f"{there:.1f}"), "dim")
+        terminal.print(terminal.say("fits_for", there=f"{there:.1f}"), "dim", prose=True)
         if by_figure:
-            terminal.print(terminal.say("fits_by_figure"), "dim")
+            terminal.print(terminal.say("fits_by_figure"), "dim", prose=True)
 
 
 # ---- one preset ------------------------------------------------------------------------------------------------------

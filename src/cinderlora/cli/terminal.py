@@ -31,6 +31,19 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else " " if c in "\t\n" else "?" for c in str(text))
 
 
+def _say_in(console: Console, text: Text, indent: int = 0) -> None:
+    """Sentences: one line in a pipe; in a terminal broken between words, the second and following set in. What is
+    longer than a line, a path for instance, stays whole."""
+    from rich.text import Text
+
+    if console.is_terminal:
+        wrapper = textwrap.TextWrapper(console.width, subsequent_indent=" " * indent)
+        wrapper.break_long_words = wrapper.break_on_hyphens = False
+        lines = wrapper.wrap(text.plain)
+        text = Text("\n".join(lines), text.style, spans=text.spans)  # those are of the first line's beginning
+    console.print(text, soft_wrap=True)
+
+
 def duration(seconds: float) -> str:
     """45s, 12m, 1h 20m."""
     if not math.isfinite(seconds):
@@ -114,13 +127,21 @@ class Terminal:
         width = None if stream.isatty() else 10_000
         return Unsilent(file=stream, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
-    def print(self, text: str = "", style: str | None = None) -> None:
-        """A line of the result, made harmless."""
-        self.out.print("\n".join(map(clean, text.split("\n"))), style=style, soft_wrap=True)
+    def print(self, text: str = "", style: str | None = None, *, prose: bool = False) -> None:
+        """A line of the result, made harmless; `prose` is broken between words in a terminal."""
+        from rich.text import Text
+
+        if prose:
+            _say_in(self.out, Text(clean(text), style or ""))
+        else:
+            self.out.print("\n".join(map(clean, text.split("\n"))), style=style, soft_wrap=True)
 
     def note(self, text: str, style: str | None = None) -> None:
-        """A line beside the result."""
-        self.err.print("\n".join(map(clean, text.split("\n"))), style=style, soft_wrap=True)
+        """A line beside the result, or several."""
+        from rich.text import Text
+
+        for line in map(clean, text.split("\n")):
+            _say_in(self.err, Text(line, style or ""), len(line) - len(line.lstrip()))
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """What is wrong with a request, errors first, each with its code and its cure."""
@@ -143,23 +164,11 @@ class Terminal:
 
         colour = "yellow" if kind == "warning" else "red"
         head = Text.assemble((self.say(kind), f"bold {colour}"), (f" [{clean(code)}] ", "dim"), clean(message))
-        self._prose(head)
+        _say_in(self.err, head, 2)
         for line in evidence:
             self.err.print(Text(f"  | {clean(line)}", "dim"), soft_wrap=True)
         if fix:
-            self._prose(Text(f"  -> {clean(fix)}"), indent=5)
-
-    def _prose(self, text: Text, indent: int = 2) -> None:
-        """Sentences beside the result: one line in a pipe; in a terminal broken between words, the second and
-        following set in. What is longer than a line, a path for instance, stays whole."""
-        from rich.text import Text
-
-        if self.err.is_terminal:
-            wrapper = textwrap.TextWrapper(self.err.width, subsequent_indent=" " * indent)
-            wrapper.break_long_words = wrapper.break_on_hyphens = False
-            lines = wrapper.wrap(text.plain)
-            text = Text("\n".join(lines), spans=text.spans)  # those are of the first line's beginning
-        self.err.print(text, soft_wrap=True)
+            _say_in(self.err, Text(f"  -> {clean(fix)}"), 5)
 
     # ---- for programs ---------------------------------------------------------------------------------------------
 
