@@ -296,6 +296,25 @@ def test_blocks_that_are_swapped_for_nothing_are_mentioned(registry, folder):
     assert faster.high <= 16 and others == []
 
 
+def test_what_sdxl_really_took_of_the_memory_is_within_the_estimate(registry, tmp_path):
+    """Measured with the real script on a checkpoint of full size in BF16, without a card: 17.0 GB at most."""
+    (file,) = registry["sdxl"].scan_models(write(tmp_path / "sdxl.safetensors", "sdxl_base")).files
+    settings = registry["sdxl"].presets["16gb"].settings()
+    found = estimate_ram(registry["sdxl"].type.footprint("base"), settings, {"model": file})
+    assert found.low <= 17.0 <= found.high
+    (file,) = registry["sdxl"].scan_models(write(tmp_path / "sdxl.safetensors", "sdxl_base", "F32")).files
+    floats = estimate_ram(registry["sdxl"].type.footprint("base"), settings, {"model": file})
+    assert floats.gb == found.gb and floats.high < found.high  # nothing is cast
+
+
+def test_what_is_cast_lies_in_memory_twice_at_most(registry, folder):
+    models = scanned(registry, folder, "flux")
+    job = job_of(registry, "flux", models, fp8_base=False, mixed_precision="bf16")
+    footprint = registry["flux"].type.footprint("dev")
+    same, cast = (estimate_ram(footprint, job.evolve(mixed_precision=p).settings, models) for p in ("bf16", "fp16"))
+    assert same.gb == cast.gb and cast.high - same.high == pytest.approx(11_901_408_320 * 2 / 2**30)
+
+
 def test_too_little_memory_to_load_the_models():
     estimate = Estimate(20.0, 18.0, 30.0)
     (problem,) = ram_problems(estimate, Memory(32, 15))

@@ -106,6 +106,8 @@ class Footprint:
     """The role of the VAE."""
     vae_bytes: int = 2
     """Bytes that the VAE has for each of its numbers on the card."""
+    loaded_as_floats: bool = False
+    """All parts are loaded into the machine's memory as 32-bit floats, and cast to the training's precision later."""
     lora_parameters: int
     """Numbers in a LoRA of dim 1, where no file's header tells its layers."""
     block_parameters: int = 0

@@ -14,6 +14,7 @@ FOOTPRINTS = {
         parameters={"model": 2_567_463_684, "clip_l": 123_060_480, "clip_g": 694_659_841, "vae": 83_653_863},
         encoders=("clip_l", "clip_g"),
         vae_bytes=4,  # no_half_vae
+        loaded_as_floats=True,  # `load_models_from_sdxl_checkpoint` is given no dtype but by full_fp16 and full_bf16
         lora_parameters=2_659_840,
         latent_channels=4,
         caption_bytes=4 * (_TOKENS * (768 + 1280) + 1280),

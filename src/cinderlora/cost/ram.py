@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cinderlora.cost.data import GB, Estimate
-from cinderlora.cost.vram import parameters_of, stored_bytes, weight_bytes
+from cinderlora.cost.vram import STORED, parameters_of
 from cinderlora.types import Footprint, ModelFile, Settings
 
 __all__ = ["estimate_ram"]
@@ -18,20 +18,37 @@ def estimate_ram(footprint: Footprint, settings: Settings, models: Mapping[str, 
     """What the trainer needs of the machine's memory at most: all parts are loaded before the first goes to the card.
 
     A part that is cast is read from its file, mapped into memory, while the copy is made: the system can drop what is
-    mapped, so it counts only for the upper bound.
+    mapped, so it counts only for the upper bound, and of several files only the largest.
     """
     models = models or {}
-    own = weight_bytes(settings)
-    kept = mapped = 0.0
+    kept = 0.0
+    mapped: dict[object, float] = {}
     for role in ("model", *footprint.encoders, footprint.vae):
+        file = _file_of(role, models)
         numbers = parameters_of(role, footprint, models)
-        stored = stored_bytes(role, models) or 2
-        loaded = own
-        if role == "model" and settings.fp8_base:
-            loaded = 1
-        elif role in footprint.as_stored and settings.fp8_base:
-            loaded = stored
-        kept += numbers * loaded
-        mapped = max(mapped, numbers * stored if stored != loaded else 0)
+        stored = file.precisions[role] if file else "fp16"
+        loaded = _loaded(role, stored, footprint, settings)
+        kept += numbers * STORED.get(loaded, 2)
+        if stored != loaded:
+            key = file.path if file else role
+            mapped[key] = mapped.get(key, 0) + numbers * STORED.get(stored, 2)
     likely, low, high = _PROGRAM
-    return Estimate(likely + kept / GB, low + kept / GB, high + (kept + mapped) / GB)
+    copied = max(mapped.values(), default=0)
+    return Estimate(likely + kept / GB, low + kept / GB, high + (kept + copied) / GB)
+
+
+def _file_of(role: str, models: Mapping[str, ModelFile]) -> ModelFile | None:
+    """The file that has a part: its own, or the model's."""
+    files = (models.get(role), models.get("model"))
+    return next((file for file in files if file is not None and role in file.precisions), None)
+
+
+def _loaded(role: str, stored: str, footprint: Footprint, settings: Settings) -> str:
+    """The precision that a part has in memory before it goes to the card."""
+    if settings.fp8_base and role == "model":
+        return "fp8_e4m3fn"
+    if settings.fp8_base and role in footprint.as_stored:
+        return stored
+    if footprint.loaded_as_floats or settings.mixed_precision == "no":
+        return "fp32"
+    return settings.mixed_precision or "bf16"
