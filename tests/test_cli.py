@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -403,6 +404,16 @@ def test_a_training_in_a_pipe(pictures: Path, capsys: pytest.CaptureFixture[str]
     assert (out / "cg_elena.safetensors").stat().st_size > 1000
     assert len(list(Path("configs").iterdir())) == 3
     assert "\x1b" not in said.out
+
+
+def test_check_knows_the_pace_of_an_earlier_training(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["check", *rehearsal(pictures)[1:]]
+    assert "s a step" not in Said(capsys, *asked).out
+    assert Said(capsys, *rehearsal(pictures)).code == 0
+    (run,) = cinderlora.runs()
+    said = Said(capsys, *asked, "--steps", 600).out
+    assert re.search(rf"Time +about \S+ at [\d.]+ s a step, as in {run.folder.name}\n", said)
+    assert "s a step" not in Said(capsys, *asked, "--batch-size", 3).out  # another pace
 
 
 def test_a_job_file_and_options_over_it(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,6 +183,7 @@ def _show_numbers(terminal: Terminal, request: Request, report: Report) -> None:
         "steps_per_epoch": report.steps_per_epoch,
         "steps": report.steps,
         "epochs": report.epochs,
+        "time": _time(terminal, request, report),
         "checkpoints": _each(terminal, report.checkpoints, report.disk.lora if report.disk else None),
         "samples": report.samples,
         "disk": _disk(terminal, report),
@@ -206,6 +207,20 @@ def _buckets(terminal: Terminal, report: Report) -> str | None:
     told = [f"{size}: {count}" for size, count in counted[:BUCKETS]]
     rest = [terminal.say("more_buckets", count=len(counted) - BUCKETS)] if len(counted) > BUCKETS else []
     return ", ".join(told + rest)
+
+
+def _time(terminal: Terminal, request: Request, report: Report) -> str | None:
+    """How long the steps will take, where an earlier run tells the rate."""
+    from cinderlora.cli.terminal import duration
+    from cinderlora.history.pace import earlier_pace
+
+    rehearsal = request.trainer.is_rehearsal
+    pace = earlier_pace(request.job, terminal.config.runs, rehearsal=rehearsal, registry=terminal.registry)
+    seconds = report.seconds_at(pace.seconds_per_step) if pace is not None else None
+    if pace is None or seconds is None:
+        return None
+    rate = f"{pace.seconds_per_step:.3g}"
+    return terminal.say("time_at", time=duration(seconds), rate=rate, run=pace.run.folder.name)
 
 
 def _each(terminal: Terminal, count: int | None, size: int | None) -> str | None:

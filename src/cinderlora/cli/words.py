@@ -89,6 +89,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "refused_one": ("1 error: this would not start.", "1 Fehler: das würde nicht starten."),
     "pictures": ("Pictures", "Bilder"),
     "buckets": ("Buckets", "Buckets"),
+    "time_at": (
+        "about {time} at {rate} s a step, as in {run}",
+        "etwa {time} bei {rate} s je Schritt, wie in {run}",
+    ),
     "more_buckets": ("{count} more", "{count} weitere"),
     "steps_per_epoch": ("Steps per epoch", "Schritte je Epoche"),
     "steps": ("Steps", "Schritte"),
