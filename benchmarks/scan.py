@@ -81,17 +81,17 @@ def entry(name: str, begin: int, end: int) -> bytes:
 
 def hostile() -> dict[str, bytes]:
     """Headers that are wrong, and those that cost the most: as much of everything as is let through."""
-    many = b",".join(entry(f"{i:05x}", 4 * i, 4 * i + 4) for i in range(13_000))
+    many = b",".join(entry(f"{i:05x}", 4 * i, 4 * i + 4) for i in range(9_900))
     texts = {
         "length 2^63": b"{}",
         "100 MB of JSON": b"{" + b",".join(entry(f"{i:07x}", 4 * i, 4 * i + 4) for i in range(1_500_000)) + b"}",
         "3 MB of JSON": b"{" + b",".join(entry(f"{i:05x}", 4 * i, 4 * i + 4) for i in range(48_000))[:2_990_000] + b"}",
         "overlapping": b"{" + b",".join(entry(f"{i:05x}", 0, 4) for i in range(8_000)) + b"}",
         "negative": b"{" + entry("a", -4, 0) + b"}",
-        "13,000 tensors and one twice": b"{" + many + b"," + entry(f"{12_999:05x}", 52_000, 52_004) + b"}",
-        "13,000 tensors and a gap": b"{" + many + b"," + entry("last", 52_004, 52_008) + b"}",
+        "9,900 tensors and one twice": b"{" + many + b"," + entry(f"{9_899:05x}", 39_600, 39_604) + b"}",
+        "9,900 tensors and a gap": b"{" + many + b"," + entry("last", 39_604, 39_608) + b"}",
         "a shape of 190,000 sides": b'{"a":{"dtype":"U8","shape":[' + b"1," * 190_000 + b'1],"data_offsets":[0,1]}}',
-        "66,000 metadata": b'{"__metadata__":{"":""' + b"".join(b',"%05x":""' % i for i in range(66_000)) + b"}}",
+        "49,000 metadata": b'{"__metadata__":{"":""' + b"".join(b',"%05x":""' % i for i in range(49_000)) + b"}}",
         "3 MB of wide text": b'{"__metadata__":{"a":"' + b"x" * 2_900_000 + "\U0001f408".encode() + b'"},"a":0}',
         "a number of 3 MB": b"[" + b"1" * 2_900_000 + b"]",
         "490,000 lists in each other": b"[" * 490_000,

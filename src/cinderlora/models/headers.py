@@ -59,7 +59,7 @@ _ARIA2 = ".aria2"
 MAX_HEADER = 3_000_000
 # A tensor's entry has about 15 values, keys and brackets; a text of 3 MB could hold a million of them. A smaller one
 # is harmless whatever it says.
-MAX_VALUES = 200_000
+MAX_VALUES = 150_000
 HARMLESS = 500_000
 MAX_SIDES = 16
 # Of the metadata only short texts are of use here; sd-scripts adds lists of all captions' tags.
