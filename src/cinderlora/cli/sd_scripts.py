@@ -15,7 +15,6 @@ from cinderlora.cli.job_options import json_option
 from cinderlora.cli.terminal import Terminal, clean, gigabytes
 
 if TYPE_CHECKING:
-    from cinderlora.errors import InstallFailed
     from cinderlora.sd_scripts import SdScripts
     from cinderlora.sd_scripts.installing import Installed, InstallStep
     from cinderlora.sd_scripts.verify import Verification
@@ -65,7 +64,7 @@ def install(
     try:
         installed = anyio.run(_install, terminal, {**wanted, "ref": ref, "torch": torch})
     except InstallFailed as error:
-        _tell_failure(terminal, error)
+        terminal.error(error, error.params.get("output", ()))
         return FAILED if "step" in error.params else WRONG
     if installed is None:
         terminal.note(terminal.say("aborted"))
@@ -109,15 +108,6 @@ async def _install(terminal: Terminal, wanted: dict[str, Any]) -> Installed | No
     if failure:
         raise failure[0]
     return done[0] if done else None
-
-
-def _tell_failure(terminal: Terminal, error: InstallFailed) -> None:
-    from cinderlora.problems import Diagnosis
-
-    if terminal.json or "output" not in error.params:
-        terminal.error(error)
-    else:
-        terminal.diagnosis(Diagnosis(error.code, error.params, evidence=error.params["output"]))
 
 
 def _tell(terminal: Terminal, installed: Installed, remember: bool) -> None:

@@ -178,10 +178,9 @@ class Terminal:
 
     # ---- errors ---------------------------------------------------------------------------------------------------
 
-    def error(self, error: CinderloraError) -> None:
-        """Say what went wrong, to people or to a program."""
+    def error(self, error: CinderloraError, evidence: Sequence[str] = ()) -> None:
+        """Say what went wrong, to people, with lines that show it, or to a program."""
         from cinderlora.errors import JobRefused, TrainingFailed
-        from cinderlora.problems import Problem
 
         if self.json:
             self.record({"error": self._error_record(error)})
@@ -191,7 +190,7 @@ class Terminal:
             self.diagnosis(error.diagnosis)
         else:
             text = error.text(self.language)
-            self.problems([Problem(error.code, error.params, message=text.message, fix=text.fix)])
+            self._trouble("error", error.code, text.message, text.fix, evidence)
 
     def _error_record(self, error: CinderloraError) -> dict[str, Any]:
         from cinderlora.errors import JobRefused
