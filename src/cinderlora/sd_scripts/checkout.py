@@ -125,8 +125,8 @@ class SdScripts(Checkout):
         from cinderlora.sd_scripts.arguments import argument_problems
         from cinderlora.sd_scripts.config import setting_problems
 
-        yield from self.missing(model_type.script)
-        yield from self._no_network_module(model_type, job)
+        missing = list(self.missing(model_type.script))
+        yield from missing or self._no_network_module(model_type, job)
         known = self.arguments(model_type.script)
         yield from argument_problems(model_type.script, {**args, **job.settings.extra}, known)
         yield from setting_problems(model_type, job, args, known)
