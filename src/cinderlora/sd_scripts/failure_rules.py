@@ -105,12 +105,9 @@ RULES: tuple[Rule, ...] = (
         r"|CUDA driver version is insufficient",
         reported=True,
     ),
-    Rule(
-        "gpu_unusable",
-        r"Found no NVIDIA driver|no kernel image is available|Torch not compiled with CUDA|No CUDA GPUs are available"
-        r"|cudaGetDeviceCount",
-        reported=True,
-    ),
+    # Said by torch 2.8.0+cu128 and by 2.13.0+cpu where there is no card.
+    Rule("gpu_unusable", r"Found no NVIDIA driver|Torch not compiled with CUDA"),
+    Rule("gpu_unusable", r"no kernel image is available|No CUDA GPUs are available|cudaGetDeviceCount", reported=True),
     Rule("libuv_missing", r"use_libuv was requested but PyTorch was buil[dt] without", reported=True),
     # ---- model files ----
     Rule(
