@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from attrs import field, frozen
@@ -91,8 +91,6 @@ class Report:
     steps: int | None = None
     epochs: int | None = None
     """Passes over the data set for the wanted steps, the last one perhaps partial."""
-    buckets: FrozenDict | None = field(default=None, converter=optional(FrozenDict))
-    """How many pictures, repeats included, are trained at which size: {"512x512": 220}, in pixels, width first."""
     processes: int = 1
     """Processes that train at once, one on each GPU: a step takes so many batches, times the gradient accumulation."""
     checkpoints: int | None = None
@@ -109,6 +107,8 @@ class Report:
     """GPU memory the training will take, as far as that can be told beforehand."""
     ram: Estimate | None = None
     """The same for the machine's memory."""
+    buckets: Mapping[str, int] | None = field(default=None, converter=optional(FrozenDict))
+    """How many pictures, repeats included, are trained at which size: {"512x512": 220}, in pixels, width first."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
