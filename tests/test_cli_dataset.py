@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cinderlora import Preset
 from cinderlora.cli import main
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="terminals are POSIX's")
@@ -100,6 +101,11 @@ def test_the_buckets_of_a_preset(elena: Path, capsys: pytest.CaptureFixture[str]
     other = Said(capsys, elena, "-t", "sdxl", "-p", "16gb", "--resolution", 256, "--batch-size", 4, "--repeats", 1)
     assert "Buckets at 256 px" in other.out
     assert "(repeats 1, batch 4)" in other.out
+
+
+def test_the_buckets_of_a_preset_in_a_file(elena: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Preset(name="mine", model_type="sdxl", base="16gb", resolution=640).save("cinderlora/presets/mine.toml")
+    assert "Buckets at 640 px" in Said(capsys, elena, "-t", "sdxl", "-p", "mine").out
 
 
 def test_records(elena: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,9 +104,10 @@ def _job(path: Path, model_type: str | None, preset: str | None, **settings: Any
         own = Settings(**{"resolution": 512, "enable_bucket": True, **given})
         return Job(model_type="", name="", trigger="", dataset=path, output=Path(), settings=own), None
     from cinderlora.errors import UnknownName
+    from cinderlora.preset_files import preset_folders
     from cinderlora.registry import Registry
 
-    registry = Registry.from_installed()
+    registry = Registry.from_installed(presets=preset_folders())
     if model_type is None:
         raise UnknownName("model_type_missing", known=sorted(registry))
     adapter = registry[model_type]

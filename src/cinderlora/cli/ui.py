@@ -60,7 +60,8 @@ def ui(
     from cinderlora.errors import CinderloraError
 
     tab = _tab()
-    workshop = tab.Workshop(_places(tab, terminal.config, folder, allowed), rehearsal=rehearsal)
+    places = _places(tab, terminal.config, folder, allowed)
+    workshop = tab.Workshop(places, terminal.registry, rehearsal=rehearsal)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
