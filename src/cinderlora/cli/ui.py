@@ -60,8 +60,7 @@ def ui(
     from cinderlora.errors import CinderloraError
 
     tab = _tab()
-    places = _places(tab, terminal.config, folder, allowed)
-    workshop = tab.Workshop(places, terminal.registry, rehearsal=rehearsal)
+    workshop = tab.Workshop(_places(tab, terminal.config, folder, allowed), terminal.registry, rehearsal=rehearsal)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
