@@ -168,6 +168,15 @@ VALUES = {
         "component_not_loaded",
         {"component": "CLIP-G"},
     ),
+    "a-smaller-t5": (  # whose other layers are not there
+        "Loading state dict from /m/clip_g.safetensors\n"
+        "Loaded CLIP-G: <All keys matched successfully>\n"
+        "Loading state dict from /m/t5.safetensors\n"
+        "Loaded T5xxl: _IncompatibleKeys(missing_keys=['encoder.embed_tokens.weight', 'encoder.block.1.layer.0.x'])\n"
+        + raised("NotImplementedError: Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty()"),
+        "component_not_loaded",
+        {"component": "T5xxl", "path": "/m/t5.safetensors"},
+    ),
     "lora-of-another-model": (
         raised("RuntimeError: Error(s) in loading state_dict for LoRANetwork:"),
         "bad_setting",

@@ -24,7 +24,7 @@ _NETWORK_MODULE = re.compile(r"^import network module: (?P<module>\S+)$")
 _MODULES = re.compile(r"^enable LoRA for U-Net: (?P<modules>[0-9]+) modules")
 _LOADED = re.compile(r"^Loaded (?P<component>[\w-]+): (?P<how>.*)$")
 _NOT_LOADED = "_IncompatibleKeys(missing_keys=['"
-_ALWAYS_MISSING = _NOT_LOADED + "encoder.embed_tokens"  # T5XXL shares it with another of its own
+_ALWAYS_MISSING = _NOT_LOADED + "encoder.embed_tokens.weight']"  # T5XXL shares it with another of its own
 _STATE_DICT = re.compile(r"^Loading state dict from (?P<path>.+)$")
 _VAE_FILE = re.compile(r"^(?:Loading VAE from|load VAE:) (?P<path>.+?)(?:\.\.\.)?$")
 _NOT_INCLUDED = re.compile(r"(?P<role>\w+) is not included in the checkpoint")
