@@ -114,3 +114,18 @@ def test_a_frame_of_less_than_a_pixel(tmp_path: Path) -> None:
     for options in ({"enable": False}, {"no_upscale": False}, {"no_upscale": True}):
         plan = bucket_plan(dataset.sizes, resolution=64, minimum=64, **options)  # type: ignore[arg-type]
         assert contact_sheet(dataset, plan).width > 0
+
+
+def test_names_in_japanese_are_written_where_the_system_can(tmp_path: Path) -> None:
+    from cinderlora.dataset.sheet import _EASTERN, _named
+
+    if not any(_named(name, 14) for name in _EASTERN):
+        pytest.skip("no font for Japanese here")
+
+    def drawn(name: str) -> bytes:
+        folder = tmp_path / name / "elena"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(folder / f"{name}.png")
+        return contact_sheet(inspect_dataset(folder)).tobytes()
+
+    assert drawn("エレナ") != drawn("ナレエ")  # boxes for what a font does not have are all alike

@@ -30,7 +30,7 @@ _FRAME, _ERROR, _WARNING = "#1f8fff", "#c8322b", "#b86e00"
 _WORDS = {
     "pictures": ("{count} pictures", "{count} Bilder"),
     "captions": ("{count} captions", "{count} Captions"),
-    "buckets": ("{resolution} px: {count} buckets", "{resolution} px: {count} Buckets"),
+    "buckets": ("buckets at {resolution} px: {count}", "Buckets bei {resolution} px: {count}"),
     "errors": ("{count} with errors", "{count} mit Fehlern"),
     "warnings": ("{count} with warnings", "{count} mit Warnungen"),
     "left_out": ("{count} more are not shown", "{count} weitere sind nicht zu sehen"),
@@ -191,9 +191,10 @@ class _Pen:
         bold: bool = False,
     ) -> float:
         """Write one line, shortened where there is no room for it; gives its width in pixels."""
-        font = _font(height, bold)
+        font = _font_for(text, height, bold)
         line = _fitted(text, font, room)
-        draw.text(at, line, fill=colour, font=font)
+        base = at[0], at[1] + _font(height, bold).getmetrics()[0]  # fonts have their lines at different heights
+        draw.text(base, line, fill=colour, font=font, anchor="ls")
         return float(font.getlength(line))
 
     def card(
@@ -217,14 +218,16 @@ class _Pen:
         x, y = left + size.pad, top + size.pad
         self._picture(sheet, draw, (x, y), thumb, fit)
         line, y = size.text + 5, y + size.thumb + size.pad
-        name = _middled(dataset.shown(picture.path), _font(size.text, True), size.thumb)
+        shown = dataset.shown(picture.path)
+        name = _middled(shown, _font_for(shown, size.text, True), size.thumb)
         self.text(draw, (x, y), name, size.text, _INK, size.thumb, bold=True)
         measure = f"{picture.width}×{picture.height}" if picture.width else picture.format or "?"
         if fit is not None:
             measure += f" → {fit.bucket[0]}×{fit.bucket[1]}"
         self.text(draw, (x, y + line), measure, size.text - 1, _GREY, size.thumb)
         y += 2 * line
-        for text in _wrapped(printable(picture.line), _font(size.text - 1, False), size.thumb, size.caption_lines):
+        caption = printable(picture.line)
+        for text in _wrapped(caption, _font_for(caption, size.text - 1, False), size.thumb, size.caption_lines):
             self.text(draw, (x, y), text, size.text - 1, _INK, size.thumb)
             y += line
         self._labels(draw, (x, top + height - size.pad - size.labels * line), picture, codes)
@@ -260,9 +263,9 @@ class _Pen:
         for n, code in enumerate(codes[: size.labels]):
             rest = len(codes) - size.labels
             more = f"  +{rest}" if n == size.labels - 1 and rest > 0 else ""
-            font = _font(size.text - 1, True)
             twin = self._twins.get((code, picture.path))
             text = f"{label(code, self._language)}: {twin}" if twin else label(code, self._language)
+            font = _font_for(text, size.text - 1, True)
             text = _fitted(text, font, size.thumb - 10 - font.getlength(more)) + more
             colour = _ERROR if code in SEVERE else _WARNING
             draw.rounded_rectangle((x, y, x + round(font.getlength(text)) + 10, y + line - 2), 4, colour)
@@ -285,18 +288,46 @@ _FONTS = {
     True: ("DejaVuSans-Bold.ttf", "NotoSans-Bold.ttf", "Arial Bold.ttf", "arialbd.ttf", "Helvetica.ttc"),
 }
 """What systems have that knows more scripts than Pillow's own font."""
+_EASTERN = (
+    *("NotoSansCJK-Regular.ttc", "NotoSansCJKjp-Regular.otf", "YuGothM.ttc", "msgothic.ttc", "msyh.ttc", "malgun.ttf"),
+    *("Hiragino Sans GB.ttc", "PingFang.ttc", "Arial Unicode.ttf", "DroidSansFallbackFull.ttf", "wqy-microhei.ttc"),
+)
+"""What they have for names and captions in Chinese, Japanese and Korean."""
+_NO_CHARACTER = "\U0010ffff"
+
+
+@cache
+def _named(name: str, height: int) -> Any:
+    """A font of the system; None where it has none of that name."""
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.truetype(name, height)
+    except OSError:
+        return None
 
 
 @cache
 def _font(height: int, bold: bool) -> Any:
     from PIL import ImageFont
 
-    for name in _FONTS[bold]:
-        try:
-            return ImageFont.truetype(name, height)
-        except OSError:
-            continue
-    return ImageFont.load_default(height)
+    found = filter(None, (_named(name, height) for name in _FONTS[bold]))
+    return next(found, None) or ImageFont.load_default(height)
+
+
+def _font_for(text: str, height: int, bold: bool) -> Any:
+    """The usual font, or for a text that it cannot write the first one that can."""
+    usual = _font(height, bold)
+    if text.isascii() or _writes(usual, text):
+        return usual
+    others = filter(None, (_named(name, height) for name in _EASTERN))
+    return next((font for font in others if _writes(font, text)), usual)
+
+
+def _writes(font: Any, text: str) -> bool:
+    """Whether a font has a picture of its own for every character."""
+    missing = bytes(font.getmask(_NO_CHARACTER))
+    return all(bytes(font.getmask(c)) != missing for c in set(text[:400]))
 
 
 def _fitted(text: str, font: Any, room: float) -> str:
