@@ -38,7 +38,8 @@ def earlier_pace(
     step take as long; None where there is none. Of that run, the whole log is read."""
     for run in runs(folder, state="finished", model_type=job.model_type, limit=LOOKED_AT, registry=registry):
         try:
-            if run.result.rehearsal == rehearsal and _alike(job, run.job) and (rate := run.status.seconds_per_step):
+            # The record first: it is quickly read, and a log may be long.
+            if _alike(job, run.job) and run.result.rehearsal == rehearsal and (rate := run.status.seconds_per_step):
                 return Pace(rate, run)
         except (CinderloraError, OSError):  # without a record, or removed meanwhile
             continue

@@ -142,6 +142,8 @@ def scan_for(
             for unit, claimed in zip(new, claims, strict=False):
                 known[name][unit.key] = claimed
                 cache.remember((claimant.who, unit.key), unit.stamp, claimed)
+        if len(failed) == len(claimants):
+            break
     libraries = {
         name: ModelLibrary(
             tuple(file for unit in units for file in known[name][unit.key] or ()), claimant.components, tuple(problems)
