@@ -56,7 +56,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "faults" in item.keywords:
-            item.add_marker(pytest.mark.timeout(7200 if FULL else 300))
+            item.add_marker(pytest.mark.timeout(7200 if FULL else 1200))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -136,7 +136,7 @@ def test_a_state_that_is_damaged_or_lies_after_the_end(
         again = sync.attach(run.folder, registry=registry)
         events = list(again)
         good = isinstance(events[-1], Finished | Failed | Stopped) and again.state != "running"
-        good = good and again.stop().asked == () and time.monotonic() - begun < 10
+        good = good and again.stop().asked == () and time.monotonic() - begun < 60
         (listed,) = sync.runs(run_folders, registry=registry)
         good = good and listed.state == again.state
         tally.count(good, f"trial {n}: {again!r}, {state.read_bytes()[:500]!r}")

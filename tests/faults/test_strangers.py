@@ -66,7 +66,7 @@ for pid in pids:
         begun = time.monotonic()
         report = again.stop(grace=0.2)
         good = report.asked == report.forced == report.left == () and again.state != "running"
-        good = good and time.monotonic() - begun < 5
+        good = good and time.monotonic() - begun < 60
         good = good and all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in strangers)
         while supervisor.is_supervised(str(run.folder)):
             time.sleep(0.01)
