@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import os
 from http.cookies import SimpleCookie
 from ipaddress import ip_address
@@ -10,15 +11,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .workshop import Workshop
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
-
-__all__ = ["Guard", "application", "is_loopback"]
+    from fastapi import FastAPI
 
 CLOSED = ("/upload", "/proxy", "/stream", "/component_server")
 """Routes of Gradio's that take files, or fetch from elsewhere: the tab needs none of them."""
@@ -34,6 +34,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] in {"http", "websocket"} else None
+        if refusal is None and scope.get("method", "GET") != "GET":
+            body = await Request(scope, receive).body()
+            refusal, receive = forged(body), again(body, receive)
         await (refusal or self.app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
@@ -50,20 +53,19 @@ class Guard:
     def _stranger(self, scope: Scope, headers: Headers, token: str) -> Response | None:
         cookie = f"cinderlora-{(scope.get('server') or ('', 0))[1]}"  # a machine's ports have their cookies in common
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if same(query.pop("token", ""), token):
+        if hmac.compare_digest(query.pop("token", "").encode(), token.encode()):
             answer = RedirectResponse(f"{scope['path']}?{urlencode(query)}".rstrip("?"), 303)
             answer.set_cookie(cookie, token, httponly=True, samesite="strict")
             return answer
         known = SimpleCookie(headers.get("cookie", "")).get(cookie)
-        is_known = known is not None and same(known.value, token)
+        is_known = known is not None and hmac.compare_digest(known.value.encode(), token.encode())
         return None if is_known else PlainTextResponse("Open the address with the token that was printed.", 401)
 
 
 def application(workshop: Workshop) -> FastAPI:
     """/en/ and /de/, and at / the one that the browser likes better. To be put behind a `Guard`."""
-    # Nothing is told to the network, nor asked of it.
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
-    os.environ["GRADIO_TEMP_DIR"] = workshop.pictures.name  # or it would serve the files of other apps
+    # Nothing is told to the network, and no files of other apps are served.
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=workshop.pictures.name)
     import gradio as gr
     from fastapi import FastAPI
 
@@ -75,7 +77,9 @@ def application(workshop: Workshop) -> FastAPI:
     theme = gr.themes.Default(primary_hue="orange", font=["system-ui", "sans-serif"], font_mono=["monospace"])
 
     async def begin(request: Request) -> Response:
-        language = preferred(request.headers.get("accept-language", ""), [*LANGUAGES])
+        # Browsers name their languages in the order of their liking.
+        named = [part.strip().lower()[:2] for part in request.headers.get("accept-language", "").split(",")]
+        language = next(name for name in (*named, *LANGUAGES) if name in LANGUAGES)
         return RedirectResponse(f"/{language}/", headers={"Vary": "Accept-Language"})
 
     app.add_route("/", begin)
@@ -88,19 +92,29 @@ def application(workshop: Workshop) -> FastAPI:
         gr.mount_gradio_app(
             app, blocks, f"/{language}", root_path=f"/{language}", footer_links=[], run_history=False, ssr_mode=False,
             show_error=False, theme=theme, css_paths=[STYLE],
-            head=f"<script>document.documentElement.lang = '{language}'</script>",
+            head=str(html.spoken(language)),
         )  # fmt: skip
     return app
 
 
-def preferred(accept_language: str, languages: list[str]) -> str:
-    """The first of a browser's languages that is one of ours. Browsers name them in the order of their liking."""
-    named = (part.strip().lower()[:2] for part in accept_language.split(","))
-    return next((language for language in named if language in languages), languages[0])
+def forged(body: bytes) -> Response | None:
+    """Files as the values of fields: Gradio would read whatever path or address they name, and the tab has none."""
+    try:
+        if "gradio.FileData" not in json.dumps(json.loads(body or "{}")):
+            return None
+    except (ValueError, RecursionError):
+        pass
+    return PlainTextResponse("Not this.", 403)
 
 
-def same(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode(), token.encode())
+def again(body: bytes, receive: Receive) -> Receive:
+    """What was read, to be read once more."""
+    first = [{"type": "http.request", "body": body}]
+
+    async def told() -> Message:
+        return first.pop() if first else await receive()
+
+    return told
 
 
 def is_loopback(host: str) -> bool:

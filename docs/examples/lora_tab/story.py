@@ -8,8 +8,6 @@ from threading import Lock, Thread
 
 from cinderlora import CinderloraError, Phase, Progress, Registry, SampleSaved, Started, Status, sync
 
-__all__ = ["Story"]
-
 POINTS = 500
 SAMPLES = 60
 
@@ -21,24 +19,20 @@ class Story:
         self.rehearsal = False
         self.phases: list[str] = []
         self.samples: dict[tuple[int, int], Path] = {}
-        self.curve: list[tuple[int, float]] = []
-        """The loss by step, at most 500 points; the last one is the newest."""
+        self.curve: list[tuple[int, float]] = []  # the loss by step, thinned out but for the newest
         self._stride = 1
         self._lock = Lock()
         self._run = sync.attach(folder, registry=registry)
-        self._events = self._run.events()
+        self.events = self._run.events()
         Thread(target=self._listen, daemon=True).start()
 
     def status(self) -> Status:
         with self._lock:
             return self._run.status
 
-    def close(self) -> None:
-        self._events.close()
-
     def _listen(self) -> None:
         try:
-            for event in self._events:
+            for event in self.events:
                 match event:
                     case Progress(step=step, loss=loss) if loss is not None and math.isfinite(loss):
                         self._note(step, loss)
@@ -52,7 +46,8 @@ class Story:
             return  # the run folder was removed; `status` tells
 
     def _note(self, step: int, loss: float) -> None:
-        crowded = len(self.curve) > 1 and self.curve[-1][0] - self.curve[-2][0] < self._stride
+        last = [at for at, _ in self.curve[-2:]]
+        crowded = step in last or (len(last) == 2 and last[1] - last[0] < self._stride)
         self.curve = [*(self.curve[:-1] if crowded else self.curve), (step, loss)]
         if len(self.curve) > POINTS:
             self.curve = [*self.curve[:-1:2], self.curve[-1]]

@@ -23,8 +23,6 @@ from .server import is_loopback
 from .views import Words, html
 from .workshop import Board, Workshop
 
-__all__ = ["Tab"]
-
 BEAT = 0.5  # seconds between two looks of a browser
 ADVANCED = ("network_dim", "repeats", "save_every", "sample_every", "sample_prompt", "learning_rate")
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -41,7 +39,8 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(self, *values)
         except CinderloraError as error:
-            raise gr.Error(escape(" ".join(error.text(self.words.language))), print_exception=False) from error
+            first, *_ = getattr(error, "problems", ()) or (Problem(error.code, error.params),)
+            raise gr.Error(escape(" ".join(self.words.explained(first))), print_exception=False) from error
 
     return guarded
 
@@ -54,7 +53,6 @@ class Tab:
         self.words = Words(language)
         self.extra = gr.State({})  # settings that a fix brought and that the form has no field for
         self.shown = gr.State("")  # what this browser looks at: a run folder, "#" and an entry's number, or ""
-        self.picked = gr.State(None)  # the number of the queue's entry that its buttons are for
         self.seen = gr.State({})  # what this browser was shown last
         with gr.Row(elem_classes="lt-columns"):
             with gr.Column(scale=5, min_width=320):
@@ -114,7 +112,7 @@ class Tab:
         props: Props = {"label": self.labels[info.name], "elem_id": info.name.replace("_", "-"), "min_width": 140}
         if info.default is None or info.kind == "str":
             return gr.Textbox(value, placeholder=self.words("by_preset"), max_lines=3, **props)
-        return gr.Number(value, info=self.words("off") if info.low == 0 else None, step=info.step or 1, **props)
+        return gr.Number(value, info=self.words("off") if info.minimum == 0 else None, step=info.step or 1, **props)
 
     def _presets(self, adapter: Adapter) -> Props:
         fitting = adapter.fitting_preset()
@@ -133,10 +131,10 @@ class Tab:
         """The drop-downs of all roles there are: those that this type wants with its files, the others hidden."""
         library = self.workshop.models(adapter)
         defaults = library.defaults()
-        none = [(self.words("none"), "")]
-        props: dict[str, Props] = {role: {"visible": False, "choices": none, "value": ""} for role in roles}
+        props: dict[str, Props] = {role: {"visible": False, "choices": [("", "")], "value": ""} for role in roles}
         for component in adapter.type.components:
-            role, title, choices = component.role, component.title, [*none]
+            role, title = component.role, component.title
+            choices = [(self.words("inside" if component.bundled else "none"), "")]
             for file in library.of(role):
                 about = ", ".join(filter(None, (file.variant, file.precision)))
                 choices.append((f"{file.path.name} ({about})" if about else file.path.name, str(file.path)))
@@ -150,12 +148,11 @@ class Tab:
 
     def _wire_form(self) -> None:
         settings, components = [*self.settings.values()], [*self.components.values()]
-        self.refresh.click(self._find_datasets, None, [self.dataset, self.demo])
+        self.refresh.click(self._find_datasets, self.dataset, [self.dataset, self.demo])
         gr.on(None, self._find_datasets, None, [self.dataset, self.demo], **QUIET)  # when the page is loaded
         self.demo.click(self._draw_demo, None, [self.dataset, self.demo])
-        chosen = [self.path, self.dataset]
         changes = [self.path.change, self.dataset.change]
-        gr.on(changes, self._choose_dataset, chosen, [self.name, self.trigger], **QUIET)
+        gr.on(changes, self._choose_dataset, [self.path, self.dataset], [self.name, self.trigger], **QUIET)
         outputs = [self.preset, self.extra, *settings]
         self.model_type.change(self._choose_type, self.model_type, [*outputs, *components], **QUIET)
         self.preset.input(self._choose_preset, [self.model_type, self.preset], [self.extra, *settings], **QUIET)
@@ -163,10 +160,11 @@ class Tab:
         self.start.click(self._start, self.wish, self.shown, concurrency_limit=None)
 
     def _find_datasets(self, chosen: str | None = None) -> Props:
-        entries = self.workshop.datasets().items()
-        found: Props = {"choices": [(views.dataset_label(entry, self.words), path) for path, entry in entries]}
-        value: Props = {"value": chosen} if chosen else {}
-        return {self.dataset: gr.update(**found, **value), self.demo: gr.update(visible=not entries)}
+        entries = self.workshop.datasets()
+        choices = [(views.dataset_label(entry, self.words), path) for path, entry in entries.items()]
+        info = self.words("datasets_in", count=len(entries), folder=self.workshop.places.datasets)
+        found = gr.update(choices=choices, value=chosen if chosen in entries else None, info=info)
+        return {self.dataset: found, self.demo: gr.update(visible=not entries)}
 
     @told
     def _draw_demo(self) -> Any:
@@ -212,12 +210,11 @@ class Tab:
     def _start(self, *values: Any) -> str:
         return f"#{self.workshop.start(self._wished(*values)).id}"
 
-    def _draw_check(self, *values: Any) -> None:
+    def _draw_check(self, *values: Any) -> Any:
         """What is wrong with what the form says, with buttons that mend it."""
-        words, wish, extra = self.words, self._wished(*values), values[0]
+        words, wish = self.words, self._wished(*values)
         if not wish["dataset"]:
-            gr.HTML(html.lines("good", words("choose_dataset")), padding=False)
-            return
+            return gr.HTML(html.lines("good", words("choose_dataset")), padding=False)
         report = self.workshop.check(wish)
         for number, problem in enumerate(report.problems):
             with gr.Row(elem_classes="lt-fixable"):
@@ -228,10 +225,7 @@ class Tab:
                     fix.click(partial(self._apply, problem.changes), self.extra, [self.extra, *self.settings.values()])
                 if problem.code == "trainer_not_found":
                     gr.Button(words("install"), elem_id="install", size="sm", scale=0).click(self.workshop.install)
-        if report.steps is not None:
-            gr.HTML(html.cost(words, report), padding=False)
-        if extra:
-            gr.HTML(html.lines("good", words("also_set", changes=words.changes(extra, self.labels))), padding=False)
+        return gr.HTML(html.cost(words, report, words.changes(values[0], self.labels)), padding=False)
 
     def _apply(self, changes: Props, extra: Props) -> Props:
         fields = {self.settings[name]: value for name, value in changes.items() if name in self.settings}
@@ -249,15 +243,16 @@ class Tab:
         with gr.Group():
             self._heading("run")
             self.run = gr.HTML(elem_id="run", padding=False)
-            with gr.Row():
+            with gr.Row(equal_height=True):
                 self.try_again = gr.Button(visible=False, variant="primary", elem_id="try-again")
                 self.resume = gr.Button(words("resume"), visible=False, elem_id="resume")
             self.result = gr.Textbox(label=words("result"), elem_id="result", visible=False, buttons=["copy"])
             self.open_folder = gr.Button(words("open_folder"), visible=False, elem_id="open-folder", size="sm")
             gallery = partial(gr.Gallery, visible=False, buttons=["download", "fullscreen"], height="auto")
             self.newest = gallery(label=words("newest"), elem_id="newest-sample", columns=1)
-            self.curve = gr.HTML(elem_id="loss-curve", visible=False)
-            self.log = gr.HTML(elem_id="log", visible=False)
+            drawn = partial(gr.HTML, show_label=True, container=True, visible=False)
+            self.curve = drawn(label=words("curve"), elem_id="loss-curve")
+            self.log = drawn(label=words("log"), elem_id="log")
         self.samples = gallery(label=words("samples"), elem_id="samples", columns=4)
         self.installation = gr.HTML(elem_id="installation", visible=False)
         with gr.Accordion(words("queue"), elem_id="queue-panel"):
@@ -279,10 +274,10 @@ class Tab:
             handler = partial(self._with_run, getattr(self.workshop, act))
             button.click(handler, self.shown, self.shown, concurrency_limit=None)
         self.open_folder.click(self._open_folder, self.shown, None)
-        for radio, state in ((self.history, self.shown), (self.queue, self.picked)):
-            radio.input(lambda chosen: chosen, radio, state)
+        # Without Gradio's own look at the choices, which change by themselves.
+        self.history.input(lambda chosen: chosen, self.history, self.shown, preprocess=False)
         for act, button in self.acts.items():
-            button.click(partial(self._change_queue, act), self.picked, self.picked)
+            button.click(partial(self._change_queue, act), self.queue, self.queue, preprocess=False)
 
     def _look(self, shown: str, seen: dict[str, Props]) -> Props:
         """What changed since this browser looked last."""
@@ -338,7 +333,7 @@ class Tab:
         return {
             "run": {"value": html.run(words, story, status)},
             "try_again": {"value": again, "visible": status.diagnosis is not None},
-            "resume": {"visible": status.state in {"failed", "stopped", "lost"}},
+            "resume": {"visible": bool(status.checkpoints) and status.state in {"failed", "stopped", "lost"}},
             "result": shown_if(str(status.result.lora) if status.result else ""),
             "open_folder": {"visible": status.result is not None},
             "newest": shown_if(pictures[-1:]),
@@ -360,7 +355,7 @@ class Tab:
         if number is None and act not in {"pause", "continue"}:
             raise gr.Error(self.words("choose_first"), print_exception=False)
         QUEUE_ACTS[act](self.workshop.queue, number)
-        return None if act == "remove" else number
+        return None if act == "remove" else gr.skip()
 
     def _open_folder(self, shown: str, request: gr.Request) -> None:
         folder = self._folder(self.workshop.board(), shown)

@@ -14,8 +14,6 @@ from jinja2 import Environment
 from cinderlora import Diagnosis, Entry, Problem, Warned, sync
 from cinderlora.dataset import DatasetEntry
 
-__all__ = ["LANGUAGES", "Words", "html"]
-
 LANGUAGES = {"en": "English", "de": "Deutsch"}
 HERE = Path(__file__).parent
 JAPANESE = re.compile(r" / [^\s:]*[\u3040-\u30ff\u4e00-\u9fff][^\s:]*( [\u3040-\u30ff\u4e00-\u9fff][^\s:]*)*")

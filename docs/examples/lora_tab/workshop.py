@@ -29,8 +29,6 @@ from cinderlora.trainers import Trainer
 
 from .story import Story
 
-__all__ = ["Board", "Places", "Workshop"]
-
 HISTORY = 40  # runs that the history lists
 STORIES = 8  # runs that are kept in memory
 FRESH = 0.4  # seconds that all browsers share one look at the queue and the runs
@@ -49,6 +47,8 @@ class Places:
     sd_scripts_python: Path | None = None
     allowed: tuple[Path, ...] = ()
     """Further folders that data sets may lie in."""
+    output_prefix: str | None = None
+    """What the names of LoRAs begin with; the preset's or "cg_" where unset."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Workshop:
             output=self.places.output,
             preset=wish["preset"],
             models={role: known[path] for role, path in wish["models"].items() if path in known},
-            **wish["settings"],
+            **({"output_prefix": self.places.output_prefix} | wish["settings"]),
         )
         return adapter, job, self._trainer(adapter, rehearsal=wish["rehearsal"])
 
@@ -172,7 +172,7 @@ class Workshop:
             story = self._stories.pop(folder, None) or Story(folder, self.registry)
             self._stories[folder] = story  # whoever was asked for last is the last to go
             while len(self._stories) > STORIES:
-                self._stories.pop(next(iter(self._stories))).close()
+                self._stories.pop(next(iter(self._stories))).events.close()
             return story
 
     def picture(self, sample: Path) -> Path | None:
@@ -212,9 +212,7 @@ class Workshop:
                 Thread(target=self._install, daemon=True).start()
 
     def _install(self) -> None:
-        def tell(step: InstallStep) -> None:
-            self.installation = step
-
+        tell = partial(setattr, self, "installation")
         try:
             self.installation = anyio.run(partial(install, self.places.sd_scripts, on_event=tell))
         except CinderloraError as error:

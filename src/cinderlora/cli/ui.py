@@ -86,7 +86,8 @@ def _places(tab: Any, config: Config, folder: Path | None, allowed: tuple[Path, 
     else:
         made = {"datasets": config.datasets or generated, "output": config.loras or Path("loras")}
         made |= {"runs": config.runs} if config.runs else {}
-    return tab.Places(**made, **known, allowed=tuple(path.expanduser() for path in allowed))
+    prefix = None if config.output_prefix == "cg_" else config.output_prefix  # cg_ is everybody's
+    return tab.Places(**made, **known, allowed=tuple(path.expanduser() for path in allowed), output_prefix=prefix)
 
 
 def _tab() -> Any:
