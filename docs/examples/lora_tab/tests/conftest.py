@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cinderlora import sync
+from cinderlora import Entry, sync
 from cinderlora.demo import write_dataset
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, LocatorAssertions, Page
 
-LOST = re.compile("^503: |status of 503|ERR_(CONNECTION|INCOMPLETE|NETWORK|EMPTY)_")
-WAIT = 60  # seconds; all of this is quick on a machine that has nothing else to do
+LOST = re.compile("^503: |status of 503|ERR_(CONNECTION|INCOMPLETE|NETWORK|EMPTY)_|AbortError|Connection errored out")
+WAIT = 120  # seconds; all of this is quick on a machine that has nothing else to do
 
 
 class Server:
@@ -41,7 +41,9 @@ class Server:
         home = root / "home"
         home.mkdir()
         homes = {f"XDG_{name}_HOME": str(home / name) for name in ("CONFIG", "DATA", "STATE", "CACHE")}
-        self.env = {**os.environ, "HOME": str(home), **homes, **env}
+        temporary = root / "tmp"
+        temporary.mkdir()
+        self.env = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary), **homes, **env}
         for name in ("CINDERLORA_LANGUAGE", "LANGUAGE", "http_proxy", "HTTP_PROXY"):
             self.env.pop(name, None)
         with socket.socket() as probe:
@@ -50,22 +52,20 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.argv = [str(Path(sys.executable).with_name("cinderlora")), "ui", "--no-browser", "--port", str(self.port),
                      "--folder", str(self.folder), *argv]  # fmt: skip
-        self.start()
 
-    def start(self, *, until_drawn: bool = True, **env: str) -> str:
-        """Start it; the line with its address. Until Gradio is imported it answers 503 and a page that asks again."""
+    def start(self, *, until_drawn: bool = True, **env: str) -> None:
+        """Start it. Until Gradio is imported it answers 503 and a page that asks again."""
         with (self.root / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.argv, cwd=self.root, env=self.env | env, stdout=subprocess.PIPE, stderr=log, text=True
             )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "http://" in line, self.log
+        self.line = self.process.stdout.readline()
+        assert "http://" in self.line, self.log
         until = time.monotonic() + WAIT
         while until_drawn and self.ask("/en/")[0] == 503:
             assert self.process.poll() is None and time.monotonic() < until, self.log
             time.sleep(0.1)
-        return line
 
     def kill(self) -> None:
         self.process.kill()
@@ -88,11 +88,110 @@ class Server:
     def runs(self) -> list[sync.Run]:
         return sync.runs(self.folder / "runs")
 
+    @property
+    def entries(self) -> list[Entry]:
+        return sync.Queue(self.folder / "queue").entries()
+
     def end(self) -> None:
         self.kill()
         sync.Queue(self.folder / "queue").pause()
         for run in self.runs:
             run.stop(grace=0)
+
+
+class Screen:
+    """The tab in a browser, used as people use it: `screen("#start")` is what Playwright finds there."""
+
+    def __init__(self, page: Page, shots: Path) -> None:
+        self.page = page
+        self._shots = shots
+
+    def __call__(self, selector: str) -> Locator:
+        return self.page.locator(selector)
+
+    def expect(self, selector: str) -> LocatorAssertions:
+        """What is to become of it, within `WAIT` seconds."""
+        from playwright.sync_api import expect
+
+        return expect(self(selector))
+
+    def field(self, name: str) -> Locator:
+        return self(f"#{name.replace('_', '-')}").locator("input, textarea").first
+
+    def expect_field(self, name: str) -> LocatorAssertions:
+        from playwright.sync_api import expect
+
+        return expect(self.field(name))
+
+    def choose(self, field: str, option: str | re.Pattern[str]) -> None:
+        """From a drop-down, as somebody with a mouse does."""
+        self.field(field).click()
+        self.page.get_by_role("option", name=option).click()
+
+    def options(self, field: str) -> list[str]:
+        """What a drop-down offers."""
+        self.field(field).click()
+        self.page.get_by_role("option").first.wait_for()
+        texts = [text.strip().lstrip("✓").strip() for text in self.page.get_by_role("option").all_inner_texts()]
+        self.field(field).press("Escape")
+        self.field(field).blur()  # or the next click would not open it
+        return texts
+
+    def fill(self, **fields: object) -> None:
+        for name, value in fields.items():
+            self.field(name).fill(str(value))
+
+    def advanced(self) -> None:
+        self("#advanced > button").click()
+
+    def wish(self, steps: int, **advanced: object) -> None:
+        """The demo's character, with so many steps."""
+        self.choose("dataset", re.compile("^.?\\s*elena \\(14"))
+        self.expect_field("trigger_word").to_have_value("elena")
+        self.fill(steps=steps)
+        if advanced:
+            self.advanced()
+            self.fill(**advanced)
+        self.expect("#problems").to_contain_text(re.compile(f"14 \\w+, {steps} "))
+
+    def start(self) -> None:
+        self("#start").click()
+
+    def until_step(self, step: int) -> None:
+        self.page.wait_for_function(
+            "step => Number((document.querySelector('#status')?.innerText.match(/Step (\\d+)/) ?? [0, 0])[1]) >= step",
+            arg=step,
+        )
+
+    def until_state(self, state: str) -> None:
+        self.expect("#status strong").to_contain_text(f": {state}")
+
+    @property
+    def first_step(self) -> int:
+        """Where the curve begins."""
+        return int(self("#loss-curve svg text").nth(2).text_content() or "")
+
+    def refusal(self) -> str:
+        """What it says when it refuses, closed when it was read."""
+        said = self('[data-testid="toast-text"]').first
+        text = said.inner_text()
+        self('[data-testid="toast-close"]').first.click()
+        said.wait_for(state="detached")
+        return text
+
+    def shot(self, name: str) -> None:
+        """Keeps a picture of a state."""
+        self._shots.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=self._shots / f"{name}.png", full_page=True)
+
+    def assert_accessible(self) -> None:
+        """By axe: nothing serious, nothing critical."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page).response["violations"]
+        grave = [violation for violation in found if violation["impact"] in {"serious", "critical"}]
+        told = [f"{v['id']}: {node['html']}\n{node['failureSummary']}" for v in grave for node in v["nodes"]]
+        assert not told, "\n".join(told)
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +208,7 @@ def serve(demo: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     def start(*argv: str, **env: str) -> Server:
         shutil.copytree(demo, tmp_path / "work/datasets/elena")
         servers.append(Server(tmp_path, list(argv) or ["--rehearsal"], env))
+        servers[0].start()
         return servers[0]
 
     yield start
@@ -118,10 +218,12 @@ def serve(demo: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def form(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for tests that start no training."""
+    """A server for tests that start no training. Its ComfyUI has no models."""
     root = tmp_path_factory.mktemp("form")
     shutil.copytree(demo, root / "work/datasets/elena")
-    server = Server(root, ["--rehearsal"], {})
+    (root / "comfy/models").mkdir(parents=True)
+    server = Server(root, ["--rehearsal"], {"CINDERLORA_COMFYUI": str(root / "comfy")})
+    server.start()
     yield server
     assert not server.runs, "a training was started"
     server.end()
@@ -130,20 +232,25 @@ def form(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=WAIT * 1000)
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+        browser = playwright.chromium.launch(executable_path=next(found, None), args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def look(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Page]]:
-    """Opens the tab in a browser of its own (`beside`: in another tab of that one), and watches it to the end.
+def look(browser: Browser, serve: object, tmp_path: Path) -> Iterator[Callable[..., Screen]]:
+    """Opens the tab in a browser of its own (`beside`: in another tab of that one), and watches it to the end, which
+    comes before the servers'.
 
-    `lost=True` is for tests that take the server away, of which Chromium complains.
+    `lost=True` is for tests that take the server or the page away, of which Chromium and Gradio complain.
     """
+    shots = Path(os.environ.get("CINDERLORA_SCREENSHOTS", tmp_path / "screenshots"))
     wrong: list[str] = []
     contexts: list[Any] = []
 
@@ -165,33 +272,21 @@ def look(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[
         page.on("request", asked)
 
     def opened(
-        server: Server, path: str = "/", *, beside: Page | None = None, lost: bool = False, **options: Any
-    ) -> Page:
+        server: Server, path: str = "/", *, beside: Screen | None = None, lost: bool = False, **options: Any
+    ) -> Screen:
         if beside is None:
             contexts.append(
                 browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}} | options)
             )
-        context = contexts[-1] if beside is None else beside.context
+        context = contexts[-1] if beside is None else beside.page.context
         context.set_default_timeout(WAIT * 1000)
         page = context.new_page()
         watch(page, server, lost=lost)
         page.goto(server.url + path)
         page.locator("#start").wait_for()
-        return page
+        return Screen(page, shots)
 
     yield opened
     for context in contexts:
         context.close()
     assert not wrong, "\n".join(wrong)
-
-
-@pytest.fixture
-def shot(tmp_path: Path) -> Callable[[Page, str], None]:
-    """Keeps a picture of a state."""
-    folder = Path(os.environ.get("CINDERLORA_SCREENSHOTS", tmp_path / "screenshots"))
-
-    def keep(page: Page, name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
-
-    return keep
