@@ -175,7 +175,8 @@ class Screen:
         """What it says when it refuses, closed when it was read."""
         said = self('[data-testid="toast-text"]').first
         text = said.inner_text()
-        self('[data-testid="toast-close"]').first.click()
+        # It goes by itself after ten seconds, which a busy machine may take to find its button.
+        self('[data-testid="toast-close"]').evaluate_all("all => all.forEach(button => button.click())")
         said.wait_for(state="detached")
         return text
 

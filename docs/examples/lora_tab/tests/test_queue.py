@@ -47,7 +47,7 @@ def test_several_people_use_one_queue(serve, look):
     assert other.refusal() == "Choose an entry of the queue first."
     entry(other, 1).click()
     other("#queue-remove").click()
-    assert "running" in other.refusal()
+    assert other.refusal() == "Entry 1 is being trained. Stop it first."
 
     other("#queue-pause").click()
     screen.expect("#queue-note").to_contain_text("The queue stands still.")
