@@ -143,6 +143,37 @@ async def test_a_trainer_that_does_not_listen(
     assert still_running(run) == []
 
 
+@pytest.mark.anyio
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="strays are found by /proc")
+async def test_what_forks_itself_away_is_given_the_time_too(
+    make_plan: Planner, registry: Registry, run_folders: Path, tmp_path: Path
+) -> None:
+    """One look may find neither the parent, which has gone, nor the child, which was not there yet."""
+    hops = f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+os.setsid()
+until = time.monotonic() + 1
+while time.monotonic() < until:
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.001)
+open({str(tmp_path / "left in peace")!r}, "w").close()
+"""
+    script = f"""
+        import subprocess
+        child = subprocess.Popen([sys.executable, "-S", "-u", "-c", {hops!r}], stdout=subprocess.PIPE)
+        assert child.stdout.readline() == b"deaf\\n"
+    """
+    plan = make_plan(textwrap.dedent(script) + textwrap.dedent(ENDLESS))
+    async with launch(plan, runs=run_folders, registry=registry) as run:
+        await training(run)
+        report = await run.stop(grace=30)
+    assert (report.state, report.forced, report.left) == ("stopped", (), ())
+    assert (tmp_path / "left in peace").exists()
+
+
 class Card(ModuleType):
     """NVIDIA's library where one card is, as far as it is asked: whose memory it says is held, and for how long after
     they have ended. No machine of the suite has one."""

@@ -50,6 +50,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LOOK_EVERY = 0.5  # seconds between two looks for new files
 CARD_EVERY = 10.0  # seconds between two looks at the GPU memory: PyTorch keeps what it once took
 CARD_SHARE = 1 << 28  # bytes of it that another program has to hold to be named
+LOOKS = 3  # in a row that have to find nothing before a run's processes count as gone
 GROUP_GRACE = 5.0  # seconds that what is left of the trainer's group has to end
 LONGEST_GRACE = 3600.0  # seconds
 CLOCK_SLACK = 2.0  # seconds: file systems round times, FAT to two seconds
@@ -210,18 +211,20 @@ def end_strays(run_id: str, grace: float) -> None:
     """End a run's processes wherever they went, on Linux: politely, after `grace` seconds by force."""
     if not sys.platform.startswith("linux"):
         return
-    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
-        until = time.monotonic() + seconds
-        asked: set[int] = set()
+    begun = time.monotonic()
+    signalled: set[tuple[int, int]] = set()
+    empty = 0
+    # One look may find neither a parent, which has gone, nor its child, which was not there when it began.
+    while empty < LOOKS and time.monotonic() - begun < grace + 2.0:
+        number = signal.SIGTERM if time.monotonic() - begun < grace else signal.SIGKILL
         left = strays(run_id)
-        while left and time.monotonic() < until:
-            for pid in left:
-                if pid not in asked:
-                    asked.add(pid)
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, number)
-            time.sleep(0.05)
-            left = strays(run_id)
+        empty = 0 if left else empty + 1
+        for pid in left:
+            if (pid, number) not in signalled:
+                signalled.add((pid, number))
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+        time.sleep(0.05 if left else 0.01)
 
 
 # ---- the lock --------------------------------------------------------------------------------------------------------
