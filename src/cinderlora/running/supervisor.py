@@ -207,6 +207,17 @@ def strays(run_id: str) -> list[int]:
     return found
 
 
+def has_children() -> bool:
+    """Whether we have a child that lives, those included that lost their parent; the dead are let go of. The kernel
+    knows: a child is ours before its parent, that was, can be seen dead."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
 def end_strays(run_id: str, grace: float) -> None:
     """End a run's processes wherever they went, on Linux: politely, after `grace` seconds by force."""
     if not sys.platform.startswith("linux"):
@@ -218,7 +229,7 @@ def end_strays(run_id: str, grace: float) -> None:
     while empty < LOOKS and time.monotonic() - begun < grace + 2.0:
         number = signal.SIGTERM if time.monotonic() - begun < grace else signal.SIGKILL
         left = strays(run_id)
-        empty = 0 if left else empty + 1
+        empty = 0 if left or has_children() else empty + 1
         for pid in left:
             if (pid, number) not in signalled:
                 signalled.add((pid, number))
@@ -974,10 +985,10 @@ class Supervisor:
         os.close(writable)
         stopped_by, grace = self._stop_request()
         end_group(pid, grace)  # while the leader is not reaped, its number is nobody else's
-        if stopped_by is not None or self._is_spread():
-            end_strays(str(self.launch["id"]), self._left_of(grace))
         if status is None:
             _, status, usage = os.wait4(pid, 0)
+        if stopped_by is not None or self._is_spread():
+            end_strays(str(self.launch["id"]), self._left_of(grace))
         self._note_memory(usage)
         return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), stopped_by
 
