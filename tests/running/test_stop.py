@@ -120,14 +120,14 @@ async def test_no_process_is_left(
                 away = psutil.Process(int(event.text.split()[1]))
                 break
         await training(run)
-        report = await run.stop(grace=0.15)
+        report = await run.stop(grace=0.5)
     assert still_running(run) == []
     assert not away.is_running() or away.status() == psutil.STATUS_ZOMBIE
     assert run.state == "stopped"
     assert len(report.asked) == 2
     assert len(report.forced) == 1
     assert "python" in report.forced[0].name
-    assert report.seconds >= 0.15
+    assert report.seconds >= 0.5
 
 
 @pytest.mark.anyio
@@ -269,7 +269,7 @@ async def test_a_launcher_that_starts_its_trainer_again(
     """
     async with launch(make_plan(script), runs=run_folders, registry=registry) as run:
         await training(run)
-        await run.stop(grace=0.15)
+        await run.stop(grace=0.5)
     assert still_running(run) == []
     assert run.state == "stopped"
 
