@@ -27,8 +27,7 @@ BEAT = 0.5  # seconds between two looks of a browser
 ADVANCED = ("network_dim", "repeats", "save_every", "sample_every", "sample_prompt", "learning_rate")
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-Props = dict[Any, Any]
-"""What `gr.update` takes, or what components get, by component."""
+Props = dict[Any, Any]  # what `gr.update` takes, or what components get, by component
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,7 +154,7 @@ class Tab:
         gr.on(changes, self._choose_dataset, [self.path, self.dataset], [self.name, self.trigger], **QUIET)
         outputs = [self.preset, self.extra, *settings]
         self.model_type.change(self._choose_type, self.model_type, [*outputs, *components], **QUIET)
-        self.preset.input(self._choose_preset, [self.model_type, self.preset], [self.extra, *settings], **QUIET)
+        self.preset.change(self._choose_preset, [self.model_type, self.preset], [self.extra, *settings], **QUIET)
         self.models_refresh.click(self._find_models, self.model_type, components)
         self.start.click(self._start, self.wish, self.shown, concurrency_limit=None)
 
@@ -221,10 +220,13 @@ class Tab:
                 gr.HTML(html.problem(words, problem), min_width=200, padding=False)
                 if problem.changes:
                     label = words("apply", changes=words.changes(problem.changes, self.labels))
-                    fix = gr.Button(label, elem_id=f"fix-{number}", size="sm", scale=0, min_width=180)
-                    fix.click(partial(self._apply, problem.changes), self.extra, [self.extra, *self.settings.values()])
+                    key = f"{problem.code} {problem.params} {label}"  # one drawn anew is the one that was pressed
+                    fix = gr.Button(label, elem_id=f"fix-{number}", key=key, size="sm", scale=0, min_width=180)
+                    changed = [self.extra, *self.settings.values()]
+                    fix.click(partial(self._apply, problem.changes), self.extra, changed, key=key)
                 if problem.code == "trainer_not_found":
-                    gr.Button(words("install"), elem_id="install", size="sm", scale=0).click(self.workshop.install)
+                    install = gr.Button(words("install"), elem_id="install", key="install", size="sm", scale=0)
+                    install.click(self.workshop.install, key="install")
         return gr.HTML(html.cost(words, report, words.changes(values[0], self.labels)), padding=False)
 
     def _apply(self, changes: Props, extra: Props) -> Props:
@@ -282,8 +284,7 @@ class Tab:
     def _look(self, shown: str, seen: dict[str, Props]) -> Props:
         """What changed since this browser looked last."""
         view = self._view(shown)
-        changed = {name for name in self.live if view[name] != seen.get(name)}
-        return {self.seen: view, **{self.live[name]: gr.update(**view[name]) for name in changed}}
+        return {self.seen: view, **{self.live[n]: gr.update(**view[n]) for n in self.live if view[n] != seen.get(n)}}
 
     def _view(self, shown: str) -> dict[str, Props]:
         """What the components show, by name; who has nothing to show is hidden."""
@@ -298,12 +299,11 @@ class Tab:
         note = words("queue_paused") if board.halted else "" if coming else words("queue_empty")
         note += " ".join(words.explained(board.problem)) if board.problem else ""
         runs = [(views.run_label(run, words), str(run.folder)) for run in board.runs.values()]
-        installation = self.workshop.installation
         view |= {
             "queue": {"choices": [(views.entry_label(e, words), e.id) for e in coming], "visible": bool(coming)},
             "queue_note": shown_if(escape(note)),
             "history": {"choices": [(words("current"), ""), *runs]},
-            "installation": shown_if(html.installation(words, installation) if installation else ""),
+            "installation": shown_if(html.installation(words, now) if (now := self.workshop.installation) else ""),
             "pause": {"visible": not board.halted and bool(coming)},
             "continue": {"visible": board.halted},
             **{act: {"visible": bool(coming)} for act in ("up", "hold", "remove")},
@@ -348,7 +348,7 @@ class Tab:
         """Do something with the run that a browser looks at, and look at the entry that comes of it, if one does."""
         folder = self._folder(self.workshop.board(), shown)
         entry = act(folder) if folder else None
-        return f"#{entry.id}" if entry else str(folder or shown)
+        return f"#{entry.id}" if entry else shown
 
     @told
     def _change_queue(self, act: str, number: Any) -> Any:

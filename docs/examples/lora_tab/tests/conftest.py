@@ -169,7 +169,7 @@ class Screen:
     @property
     def first_step(self) -> int:
         """Where the curve begins."""
-        return int(self("#loss-curve svg text").nth(2).text_content() or "")
+        return int(self("#loss-curve .lt-curve text").nth(2).text_content() or "")
 
     def refusal(self) -> str:
         """What it says when it refuses, closed when it was read."""

@@ -59,7 +59,7 @@ def test_several_people_use_one_queue(serve, look):
     screen.expect("#queue label").to_have_count(1)
     screen("#queue-continue").click()
     other.expect("#queue").to_contain_text("#3 cleo (flux): training")
-    assert [each.state for each in server.entries] == ["stopped", "removed", "running"]
+    assert [(each.name, each.state) for each in server.entries] == [("ada", "stopped"), ("cleo", "running")]
     assert "Traceback" not in server.log, server.log
 
 

@@ -33,7 +33,7 @@ def test_from_a_data_set_to_its_lora(serve, look):
     screen.expect("#status").to_contain_text(re.compile(r"Loss 0\.\d{4} · .*left"))
     assert STEP.search(screen("#status").inner_text())
     screen.expect("#newest-sample img >> nth=0").to_be_visible()
-    screen.expect("#loss-curve svg").to_be_visible()
+    screen.expect("#loss-curve .lt-curve").to_be_visible()
     screen.expect("#log pre").to_contain_text("epoch 1/")
     screen.expect("#phases").to_contain_text("Loading models")
     screen.expect("#queue").to_contain_text("#1 elena (flux): training")
