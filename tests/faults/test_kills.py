@@ -259,7 +259,7 @@ def test_two_launches_at_one_moment(
             found = sync.runs(runs, registry=registry)
         for run in found:
             run.wait()
-        while not all(path.exists() for path in answers):
+        while not all(path.exists() and path.read_text() for path in answers):  # made, and written a moment later
             time.sleep(0.01)
         said = sorted(path.read_text() for path in answers)
         good = said == sorted([*(run.folder.name for run in found), "launch_lora_taken"])
