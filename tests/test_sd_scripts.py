@@ -414,7 +414,7 @@ OF_OTHER_SCRIPTS: dict[str, tuple[dict, Spoil, str]] = {
     "sdxl-no-pictures": ({}, without_pictures, "dataset_empty"),
     "sdxl-picture-cut": ({}, with_a_cut_picture, "image_unreadable"),
     "sdxl-text-encoder-cached": ({}, training("network_train_unet_only = true\n", ""), "conflicting_settings"),
-    "sdxl-module-of-another": ({}, training('"networks.lora"', '"networks.lora_flux"'), "wrong_network_module"),
+    "sdxl-module-of-another": ({}, training('"networks.lora"', '"networks.lora_flux"'), "nothing_to_train"),
     "sdxl-8bit": ({"optimizer": "AdamW8bit"}, as_it_is, "missing_package"),
     "sdxl-nan": ({"learning_rate": 1e30}, as_it_is, "nan_loss"),
     "sdxl-card-full": ({}, on_a_full_card, "cuda_out_of_memory"),
