@@ -85,6 +85,8 @@ def test_a_preset_comes_back_as_it_was(home, values, name, title, vram, base):
 )
 def test_a_job_comes_back_as_it_was(home, values, texts, paths, models, preset):
     model_type, name, trigger = texts
+    if values.get("copy_to"):  # a relative one is meant from the file's folder
+        values |= {"copy_to": [str(output) for output in paths]}
     (dataset, output), own = paths, Settings(**values)
     job = Job(
         model_type=model_type,

@@ -17,7 +17,6 @@ from cinderlora.cli.app import cinderlora
 from cinderlora.cli.job_options import JobCommand
 from cinderlora.config import CONFIG_NAMES
 from cinderlora.importing import FORMATS
-from cinderlora.testing import fixtures
 from cinderlora.texts import catalogue
 from cinderlora.types import SETTINGS, Plan
 
@@ -133,6 +132,8 @@ def test_every_check_for_adapters_is_in_the_guide_with_what_it_can_be_told() -> 
     assert first_column("adapters.md", "check") == [str(check) for check in testing.adapter_checks(Adapter())]
     told = [name.partition("=")[0] for name in first_column("adapters.md", "keyword")]
     assert {*told} == {*inspect.signature(testing.adapter_checks).parameters} - {"plugin"}
+    from cinderlora.testing import fixtures  # not before pytest rewrites it, as the plugin that it is
+
     assert sorted(first_column("adapters.md", "fixture")) == fixtures.__all__
     (samples,) = re.findall(r"The samples, .*?: (.*?)\.\n\n", read("adapters.md"), re.DOTALL)
     assert re.findall(r"`(\w+)`", samples) == list(testing.sample_headers())

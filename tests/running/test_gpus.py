@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -299,6 +300,8 @@ def test_a_stop_ends_all_processes(
     with sync.launch(plan, runs=run_folders, registry=registry, gpus=[0, 1]) as run:
         for event in run:
             if isinstance(event, Progress):
+                while len(still_running(run)) < 3:  # the launcher and both of its own: the bar is the first one's
+                    time.sleep(0.01)
                 report = run.stop(grace=5)
     assert run.state == "stopped" and len(report.asked) >= 3 and not report.forced and not still_running(run)
 
