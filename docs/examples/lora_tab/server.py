@@ -7,18 +7,15 @@ import json
 import os
 from http.cookies import SimpleCookie
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .workshop import Workshop
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 CLOSED = ("/upload", "/proxy", "/stream", "/component_server")
 """Routes of Gradio's that take files, or fetch from elsewhere: the tab needs none of them."""
@@ -36,7 +33,7 @@ class Guard:
         refusal = self._refusal(scope) if scope["type"] in {"http", "websocket"} else None
         if refusal is None and scope.get("method", "GET") != "GET":
             body = await Request(scope, receive).body()
-            refusal, receive = forged(body), again(body, receive)
+            receive, refusal = again(body, receive), PlainTextResponse("Not this.", 403) if is_forged(body) else None
         await (refusal or self.app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
@@ -62,7 +59,7 @@ class Guard:
         return None if is_known else PlainTextResponse("Open the address with the token that was printed.", 401)
 
 
-def application(workshop: Workshop) -> FastAPI:
+def application(workshop: Workshop) -> Starlette:
     """/en/ and /de/, and at / the one that the browser likes better. To be put behind a `Guard`."""
     # Nothing is told to the network, and no files of other apps are served.
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=workshop.pictures.name)
@@ -91,20 +88,17 @@ def application(workshop: Workshop) -> FastAPI:
             Tab(workshop, language)
         gr.mount_gradio_app(
             app, blocks, f"/{language}", root_path=f"/{language}", footer_links=[], run_history=False, ssr_mode=False,
-            show_error=False, theme=theme, css_paths=[STYLE],
-            head=str(html.spoken(language)),
+            show_error=False, theme=theme, css_paths=[STYLE], head=str(html.spoken(language)),
         )  # fmt: skip
     return app
 
 
-def forged(body: bytes) -> Response | None:
+def is_forged(body: bytes) -> bool:
     """Files as the values of fields: Gradio would read whatever path or address they name, and the tab has none."""
     try:
-        if "gradio.FileData" not in json.dumps(json.loads(body or "{}")):
-            return None
+        return "gradio.FileData" in json.dumps(json.loads(body or "{}"))
     except (ValueError, RecursionError):
-        pass
-    return PlainTextResponse("Not this.", 403)
+        return True
 
 
 def again(body: bytes, receive: Receive) -> Receive:

@@ -6,10 +6,11 @@ training is made from the workshop every half a second, and only what changed go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial, wraps
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import click
 import gradio as gr
 
 from cinderlora import Adapter, CinderloraError, Entry, Problem, SettingInfo, sync
+from cinderlora.sd_scripts.installing import Installed
 
 from . import views
 from .server import is_loopback
@@ -25,7 +27,10 @@ from .workshop import Board, Workshop
 
 BEAT = 0.5  # seconds between two looks of a browser
 ADVANCED = ("network_dim", "repeats", "save_every", "sample_every", "sample_prompt", "learning_rate")
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# Values as browsers send them, as Gradio raises for a choice that has gone. And past its queue, which is late with its
+# answer if one question is asked just as another is answered; only what raises `gr.Error` needs it.
+DIRECT: dict[str, Any] = {"preprocess": False, "queue": False}
+QUIET: dict[str, Any] = DIRECT | {"show_progress": "hidden", "api_visibility": "private"}
 
 Props = dict[Any, Any]  # what `gr.update` takes, or what components get, by component
 
@@ -51,6 +56,8 @@ class Tab:
         self.workshop = workshop
         self.words = Words(language)
         self.extra = gr.State({})  # settings that a fix brought and that the form has no field for
+        self.wished = gr.JSON([], visible="hidden")  # what the form says, to be checked
+        self.found = gr.JSON(False, visible="hidden")  # whether sd-scripts has been installed since
         self.shown = gr.State("")  # what this browser looks at: a run folder, "#" and an entry's number, or ""
         self.seen = gr.State({})  # what this browser was shown last
         with gr.Row(elem_classes="lt-columns"):
@@ -89,15 +96,14 @@ class Tab:
             self.preset = gr.Dropdown(label=words("preset"), elem_id="preset", **presets)
             values = self._values(first, presets["value"])
             self.settings = {"steps": self._field(infos["steps"], values["steps"])}
-            self.rehearsal = gr.Checkbox(
-                self.workshop.rehearsal, label=words("rehearsal"), info=words("rehearsal_info"), elem_id="rehearsal"
-            )
+            label, info = words("rehearsal"), words("rehearsal_info")
+            self.rehearsal = gr.Checkbox(self.workshop.rehearsal, label=label, info=info, elem_id="rehearsal")
             with gr.Accordion(words("advanced"), open=False, elem_id="advanced"):
                 for names in (ADVANCED[:2], ADVANCED[2:4], ADVANCED[4:]):
                     with gr.Row():
                         self.settings |= {name: self._field(infos[name], values[name]) for name in names}
                 self._heading("models")
-                roles = dict.fromkeys(component.role for adapter in adapters for component in adapter.type.components)
+                roles = {component.role: "" for adapter in adapters for component in adapter.type.components}
                 found = self._models(first, roles)
                 self.components = {role: gr.Dropdown(elem_id=f"component-{role}", **found[role]) for role in roles}
                 self.models_refresh = gr.Button(words("models_refresh"), elem_id="models-refresh", size="sm")
@@ -126,11 +132,11 @@ class Tab:
         values = {info.name: getattr(given, info.name, None) for info in infos}
         return {info.name: info.default if values[info.name] is None else values[info.name] for info in infos}
 
-    def _models(self, adapter: Adapter, roles: Iterable[str]) -> dict[str, Props]:
+    def _models(self, adapter: Adapter, chosen: Mapping[str, str]) -> dict[str, Props]:
         """The drop-downs of all roles there are: those that this type wants with its files, the others hidden."""
         library = self.workshop.models(adapter)
-        defaults = library.defaults()
-        props: dict[str, Props] = {role: {"visible": False, "choices": [("", "")], "value": ""} for role in roles}
+        defaults = {role: str(file.path) for role, file in library.defaults().items()}
+        props: dict[str, Props] = {role: {"visible": False, "choices": [("", "")], "value": ""} for role in chosen}
         for component in adapter.type.components:
             role, title = component.role, component.title
             choices = [(self.words("inside" if component.bundled else "none"), "")]
@@ -140,14 +146,14 @@ class Tab:
             props[role] = {
                 "visible": True,
                 "choices": choices,
-                "value": str(defaults[role].path) if role in defaults else "",
+                "value": chosen[role] if chosen[role] in {path for _, path in choices[1:]} else defaults.get(role, ""),
                 "label": title if component.required else self.words("optional", title=title),
             }
         return props
 
     def _wire_form(self) -> None:
         settings, components = [*self.settings.values()], [*self.components.values()]
-        self.refresh.click(self._find_datasets, self.dataset, [self.dataset, self.demo])
+        self.refresh.click(self._find_datasets, self.dataset, [self.dataset, self.demo], **DIRECT)
         gr.on(None, self._find_datasets, None, [self.dataset, self.demo], **QUIET)  # when the page is loaded
         self.demo.click(self._draw_demo, None, [self.dataset, self.demo])
         changes = [self.path.change, self.dataset.change]
@@ -155,8 +161,9 @@ class Tab:
         outputs = [self.preset, self.extra, *settings]
         self.model_type.change(self._choose_type, self.model_type, [*outputs, *components], **QUIET)
         self.preset.change(self._choose_preset, [self.model_type, self.preset], [self.extra, *settings], **QUIET)
-        self.models_refresh.click(self._find_models, self.model_type, components)
-        self.start.click(self._start, self.wish, self.shown, concurrency_limit=None)
+        self.models_refresh.click(self._find_models, [self.model_type, *components], components, **DIRECT)
+        gr.on([field.change for field in self.wish], lambda *wish: wish, self.wish, self.wished, **QUIET)
+        self.start.click(self._start, self.wish, self.shown, concurrency_limit=None, preprocess=False)
 
     def _find_datasets(self, chosen: str | None = None) -> Props:
         entries = self.workshop.datasets()
@@ -183,8 +190,9 @@ class Tab:
         values = self._values(self.workshop.registry[model_type], preset)
         return {self.extra: {}, **{field: values[name] for name, field in self.settings.items()}}
 
-    def _find_models(self, model_type: str) -> Props:
-        props = self._models(self.workshop.registry[model_type], self.components)
+    def _find_models(self, model_type: str, *chosen: str) -> Props:
+        kept = dict(zip_longest(self.components, chosen, fillvalue=""))
+        props = self._models(self.workshop.registry[model_type], kept)
         return {self.components[role]: gr.update(**prop) for role, prop in props.items()}
 
     def _wished(self, *values: Any) -> Props:
@@ -209,10 +217,10 @@ class Tab:
     def _start(self, *values: Any) -> str:
         return f"#{self.workshop.start(self._wished(*values)).id}"
 
-    def _draw_check(self, *values: Any) -> Any:
+    def _draw_check(self, values: list[Any]) -> Any:
         """What is wrong with what the form says, with buttons that mend it."""
-        words, wish = self.words, self._wished(*values)
-        if not wish["dataset"]:
+        words, wish = self.words, self._wished(*values) if values else {}
+        if not wish.get("dataset"):
             return gr.HTML(html.lines("good", words("choose_dataset")), padding=False)
         report = self.workshop.check(wish)
         for number, problem in enumerate(report.problems):
@@ -241,7 +249,8 @@ class Tab:
             self.start = gr.Button(words("start"), variant="primary", elem_id="start", min_width=160)
             self.stop = gr.Button(words("stop"), variant="stop", elem_id="stop", interactive=False, min_width=100)
         with gr.Column(elem_id="problems"):
-            gr.render(self.wish, trigger_mode="always_last", show_progress="hidden")(self._draw_check)
+            again = [self.wished.change, self.found.change, self.refresh.click, self.models_refresh.click]
+            gr.render(self.wished, again, queue=False, show_progress="hidden")(self._draw_check)
         with gr.Group():
             self._heading("run")
             self.run = gr.HTML(elem_id="run", padding=False)
@@ -266,18 +275,16 @@ class Tab:
         with gr.Accordion(words("history"), open=False, elem_id="history-panel"):
             self.history = gr.Radio(label=words("history"), show_label=False, elem_id="history")
         names = ("run", "try_again", "resume", "result", "open_folder", "newest", "curve", "log", "samples", "stop",
-                 "installation", "queue_note", "queue", "history")  # fmt: skip
+                 "installation", "found", "queue_note", "queue", "history")  # fmt: skip
         self.live = {name: getattr(self, name) for name in names} | self.acts
 
     def _wire_training(self) -> None:
-        outputs = [self.seen, *self.live.values()]
-        gr.Timer(BEAT).tick(self._look, [self.shown, self.seen], outputs, queue=False, **QUIET)
+        gr.Timer(BEAT).tick(self._look, [self.shown, self.seen], [self.seen, *self.live.values()], **QUIET)
         for button, act in ((self.stop, "stop"), (self.try_again, "try_again"), (self.resume, "resume")):
             handler = partial(self._with_run, getattr(self.workshop, act))
             button.click(handler, self.shown, self.shown, concurrency_limit=None)
         self.open_folder.click(self._open_folder, self.shown, None)
-        # Without Gradio's own look at the choices, which change by themselves.
-        self.history.input(lambda chosen: chosen, self.history, self.shown, preprocess=False)
+        self.history.input(lambda chosen: chosen, self.history, self.shown, **DIRECT)
         for act, button in self.acts.items():
             button.click(partial(self._change_queue, act), self.queue, self.queue, preprocess=False)
 
@@ -303,6 +310,7 @@ class Tab:
             "queue": {"choices": [(views.entry_label(e, words), e.id) for e in coming], "visible": bool(coming)},
             "queue_note": shown_if(escape(note)),
             "history": {"choices": [(words("current"), ""), *runs]},
+            "found": {"value": isinstance(self.workshop.installation, Installed)},
             "installation": shown_if(html.installation(words, now) if (now := self.workshop.installation) else ""),
             "pause": {"visible": not board.halted and bool(coming)},
             "continue": {"visible": board.halted},

@@ -25,9 +25,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-parts = Environment(autoescape=True).from_string(
-    (HERE / "parts.html").read_text(encoding="utf-8"), {"duration": duration}
-)
+parts = Environment(autoescape=True).from_string((HERE / "parts.html").read_text("utf-8"), {"duration": duration})
 html: Any = parts.module
 
 

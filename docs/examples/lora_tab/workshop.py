@@ -159,11 +159,11 @@ class Workshop:
     def board(self) -> Board:
         with self._lock:
             if self._board is None or time.monotonic() - self._board[0] > FRESH:
-                queue, runs = self.queue, sync.runs(self.places.runs, limit=HISTORY, registry=self.registry)
+                queue = self.queue  # asked first: the runs of its entries are among those that are listed then
                 entries, settings = {entry.id: entry for entry in queue.entries()}, queue.settings
+                runs = sync.runs(self.places.runs, limit=HISTORY, registry=self.registry)
                 halted = settings.paused or not (queue.is_running or all(e.is_ended for e in entries.values()))
-                board = Board(entries, {run.folder: run for run in runs}, halted, settings.problem)
-                self._board = (time.monotonic(), board)
+                self._board = time.monotonic(), Board(entries, {r.folder: r for r in runs}, halted, settings.problem)
             return self._board[1]
 
     def story(self, folder: Path) -> Story:

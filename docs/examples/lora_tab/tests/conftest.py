@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 
 LOST = re.compile("^503: |status of 503|ERR_(CONNECTION|INCOMPLETE|NETWORK|EMPTY)_|AbortError|Connection errored out")
 WAIT = 120  # seconds; all of this is quick on a machine that has nothing else to do
+HEAR = """
+    window.refusals = [];
+    const heard = new WeakSet();
+    new MutationObserver(() => document.querySelectorAll('[data-testid="toast-text"]').forEach((said) => {
+        if (!heard.has(said)) window.refusals.push(said.innerText);
+        heard.add(said);
+    })).observe(document, {childList: true, subtree: true});
+"""
+"""Notes what a page says when it refuses. That goes by itself after ten seconds, or sooner."""
 
 
 class Server:
@@ -172,13 +181,10 @@ class Screen:
         return int(self("#loss-curve .lt-curve text").nth(2).text_content() or "")
 
     def refusal(self) -> str:
-        """What it says when it refuses, closed when it was read."""
-        said = self('[data-testid="toast-text"]').first
-        text = said.inner_text()
-        # It goes by itself after ten seconds, which a busy machine may take to find its button.
+        """What it says when it refuses, once for each time; it is closed when it was read."""
+        said = self.page.wait_for_function("window.refusals.shift()").json_value()
         self('[data-testid="toast-close"]').evaluate_all("all => all.forEach(button => button.click())")
-        said.wait_for(state="detached")
-        return text
+        return str(said)
 
     def shot(self, name: str) -> None:
         """Keeps a picture of a state."""
@@ -282,6 +288,7 @@ def look(browser: Browser, serve: object, tmp_path: Path) -> Iterator[Callable[.
         context = contexts[-1] if beside is None else beside.page.context
         context.set_default_timeout(WAIT * 1000)
         page = context.new_page()
+        page.add_init_script(HEAR)
         watch(page, server, lost=lost)
         page.goto(server.url + path)
         page.locator("#start").wait_for()

@@ -75,7 +75,9 @@ def test_what_a_real_training_lacks_is_said_for_each_component(look, form):
 
 def test_a_button_applies_what_mends_a_problem(look, form):
     screen = look(form)
-    screen.wish(500, learning_rate="0")
+    screen.wish(500)
+    screen.advanced()
+    screen.fill(learning_rate="0")
     screen.expect('[data-code="learning_rate_zero"]').to_be_visible()
     button = screen("#problems button")
     assert button.inner_text() == "Apply: Learning rate = unset"
@@ -135,14 +137,65 @@ def test_data_sets_are_found_again_and_chosen_by_path(look, form, demo):
     screen.expect("#dataset").to_contain_text(f"{len(before)} found in")
 
 
+def test_refresh_checks_again_what_lies_on_the_disk(look, form, demo):
+    ida = form.folder / "datasets/ida"
+    shutil.copytree(demo, ida)
+    screen = look(form)
+    screen.choose("dataset", re.compile("ida"))
+    screen.expect("#problems").to_contain_text("14 pictures")
+    next(ida.glob("*.png")).unlink()
+    screen("#dataset-refresh").click()
+    screen.expect("#problems").to_contain_text("13 pictures")
+    screen.expect_field("dataset").to_have_value("ida (13 pictures)")
+    shutil.rmtree(ida)
+    screen("#dataset-refresh").click()
+    screen.expect("#problems").to_contain_text("Choose a data set to begin with.")
+
+
+def test_a_choice_may_go_while_a_question_about_it_is_on_its_way(look, form, demo):
+    ida = form.folder / "datasets/ida"
+    shutil.copytree(demo, ida)
+    screen = look(form)
+    screen.choose("dataset", "ida (14 pictures)")
+    screen.expect("#problems").to_contain_text("14 pictures, 1500 steps")
+    held = []
+
+    def hold(route) -> None:
+        asked = route.request.post_data_json or {}
+        about_ida = len(asked.get("data", ())) > 10 and asked["data"][2] == str(ida)
+        held.append(route) if about_ida else route.continue_()
+
+    screen.page.route("**/gradio_api/*/*", hold)
+    with screen.page.expect_request(lambda request: "700" in (request.post_data or "")):
+        screen.fill(steps=700)
+    shutil.rmtree(ida)
+    screen("#dataset-refresh").click()
+    screen.expect_field("dataset").to_have_value("")
+    assert held
+    for route in held:
+        route.continue_()
+    screen.expect("#problems").to_contain_text("Choose a data set to begin with.")
+    screen.start()
+    assert screen.refusal().startswith("No data set is chosen.")
+
+
 def test_models_are_found_again(look, form):
     models = form.root / "comfy/models"
     screen = look(form)
     screen.advanced()
     assert screen.options("component-model") == ["none"]
-    file = write_hollow(models / "flux1-dev.safetensors", sample_header("flux_dev").tensors)
+    files = [write_hollow(models / f"{name}.safetensors", sample_header("flux_dev").tensors) for name in ("a", "b")]
     screen("#models-refresh").click()
-    screen.expect_field("component-model").to_have_value(re.compile(r"^flux1-dev\.safetensors \("))
-    file.unlink()
+    screen.expect_field("component-model").to_have_value(re.compile(r"^a\.safetensors \("))
+
+    screen.choose("component-model", re.compile(r"^b\."))
+    files.append(write_hollow(models / "c.safetensors", sample_header("flux_dev").tensors))
+    screen("#models-refresh").click()
+    screen.field("component-model").click()
+    screen.expect('[role="option"]').to_have_count(4)
+    screen.field("component-model").press("Escape")
+    screen.expect_field("component-model").to_have_value(re.compile(r"^b\.safetensors \("))
+    for file in files:
+        file.unlink()
     screen("#models-refresh").click()
     screen.expect_field("component-model").to_have_value("none")

@@ -208,3 +208,34 @@ def test_with_a_token_only_who_has_it_gets_in(serve, look):
     screen.wish(20)
     screen.start()
     screen.until_state("finished")
+
+
+SPY = """
+import os, sys
+
+def hear(event, given):
+    if event in {"socket.bind", "socket.connect", "socket.sendto"}:
+        told = given[1]
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "urllib.Request"}:
+        told = given[0]
+    else:
+        return
+    with open(os.environ["SPY"], "a") as file:
+        file.write(f"{event} {told!r}\\n")
+
+sys.addaudithook(hear)
+"""
+"""Notes what a Python process asks of sockets."""
+
+
+def test_nothing_is_asked_of_the_network(serve, look, tmp_path):
+    """By the server; what a page asks for is watched in each test."""
+    (tmp_path / "spy").mkdir()
+    (tmp_path / "spy/sitecustomize.py").write_text(SPY, encoding="utf-8")
+    heard = tmp_path / "heard.txt"
+    server = serve("--rehearsal", PYTHONPATH=str(tmp_path / "spy"), SPY=str(heard))
+    screen = look(server)
+    screen.wish(20)
+    screen.start()
+    screen.until_state("finished")
+    assert heard.read_text(encoding="utf-8") == f"socket.bind ('127.0.0.1', {server.port})\n"
