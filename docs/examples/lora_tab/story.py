@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -31,7 +32,7 @@ class Story:
             return self._run.status
 
     def _listen(self) -> None:
-        try:
+        with suppress(CinderloraError):  # the run folder was removed; `status` tells
             for event in self.events:
                 match event:
                     case Progress(step=step, loss=loss) if loss is not None and math.isfinite(loss):
@@ -42,8 +43,6 @@ class Story:
                         self.phases = [*self.phases, name]
                     case Started(rehearsal=rehearsal):
                         self.rehearsal = rehearsal
-        except CinderloraError:
-            return  # the run folder was removed; `status` tells
 
     def _note(self, step: int, loss: float) -> None:
         last = [at for at, _ in self.curve[-2:]]

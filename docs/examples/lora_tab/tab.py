@@ -53,9 +53,9 @@ class Tab:
     """The tab in the `gr.Blocks` that is open. Its components are attributes, to listen to or to place elsewhere."""
 
     def __init__(self, workshop: Workshop, language: str) -> None:
-        self.workshop = workshop
-        self.words = Words(language)
+        self.workshop, self.words = workshop, Words(language)
         self.extra = gr.State({})  # settings that a fix brought and that the form has no field for
+        self.filled = gr.State("")  # the data set that name and trigger word were filled from
         self.wished = gr.JSON([], visible="hidden")  # what the form says, to be checked
         self.found = gr.JSON(False, visible="hidden")  # whether sd-scripts has been installed since
         self.shown = gr.State("")  # what this browser looks at: a run folder, "#" and an entry's number, or ""
@@ -103,9 +103,8 @@ class Tab:
                     with gr.Row():
                         self.settings |= {name: self._field(infos[name], values[name]) for name in names}
                 self._heading("models")
-                roles = {component.role: "" for adapter in adapters for component in adapter.type.components}
-                found = self._models(first, roles)
-                self.components = {role: gr.Dropdown(elem_id=f"component-{role}", **found[role]) for role in roles}
+                found = self._models(first, {part.role: "" for adapter in adapters for part in adapter.type.components})
+                self.components = {role: gr.Dropdown(elem_id=f"component-{role}", **found[role]) for role in found}
                 self.models_refresh = gr.Button(words("models_refresh"), elem_id="models-refresh", size="sm")
         self.wish = [self.extra, self.path, self.dataset, self.name, self.trigger, self.model_type, self.preset,
                      self.rehearsal, *self.settings.values(), *self.components.values()]  # fmt: skip
@@ -152,15 +151,16 @@ class Tab:
         return props
 
     def _wire_form(self) -> None:
-        settings, components = [*self.settings.values()], [*self.components.values()]
+        components = [*self.components.values()]
         self.refresh.click(self._find_datasets, self.dataset, [self.dataset, self.demo], **DIRECT)
         gr.on(None, self._find_datasets, None, [self.dataset, self.demo], **QUIET)  # when the page is loaded
         self.demo.click(self._draw_demo, None, [self.dataset, self.demo])
-        changes = [self.path.change, self.dataset.change]
-        gr.on(changes, self._choose_dataset, [self.path, self.dataset], [self.name, self.trigger], **QUIET)
-        outputs = [self.preset, self.extra, *settings]
-        self.model_type.change(self._choose_type, self.model_type, [*outputs, *components], **QUIET)
-        self.preset.change(self._choose_preset, [self.model_type, self.preset], [self.extra, *settings], **QUIET)
+        named = [self.filled, self.name, self.trigger]
+        for field in (self.path, self.dataset):
+            field.change(self._choose_dataset, [self.path, self.dataset, self.filled], named, **QUIET)
+        settings = [self.extra, *self.settings.values()]
+        self.model_type.change(self._choose_type, self.model_type, [self.preset, *settings, *components], **QUIET)
+        self.preset.change(self._choose_preset, [self.model_type, self.preset], settings, **QUIET)
         self.models_refresh.click(self._find_models, [self.model_type, *components], components, **DIRECT)
         gr.on([field.change for field in self.wish], lambda *wish: wish, self.wish, self.wished, **QUIET)
         self.start.click(self._start, self.wish, self.shown, concurrency_limit=None, preprocess=False)
@@ -176,10 +176,12 @@ class Tab:
     def _draw_demo(self) -> Any:
         return self._find_datasets(str(self.workshop.draw_demo()))
 
-    def _choose_dataset(self, path: str, chosen: str | None) -> tuple[Any, Any]:
-        entry = self.workshop.datasets().get(path.strip() or chosen or "")
-        name = Path(path.strip()).name
-        return (entry.name, entry.trigger) if entry else (name, name) if name else (gr.skip(), gr.skip())
+    def _choose_dataset(self, path: str, chosen: str | None, filled: str) -> tuple[Any, ...]:
+        where = path.strip() or chosen or ""
+        if where in {filled, ""}:  # Gradio tells it twice, and somebody may be typing another name already
+            return where, gr.skip(), gr.skip()
+        entry, name = self.workshop.datasets().get(where), Path(where).name
+        return (where, entry.name, entry.trigger) if entry else (where, name, name)
 
     def _choose_type(self, model_type: str) -> Props:
         presets = self._presets(self.workshop.registry[model_type])

@@ -110,8 +110,7 @@ class Workshop:
     def start(self, wish: Mapping[str, Any]) -> Entry:
         """Put a training at the end of the queue, which starts it when its turn comes."""
         self.check(wish).raise_for_errors()
-        _, job, trainer = self._request(wish)
-        return self._add(job, trainer)
+        return self._add(*self._request(wish)[1:])
 
     def _request(self, wish: Mapping[str, Any]) -> tuple[Adapter, Job, Trainer]:
         adapter = self.registry[wish["model_type"]]

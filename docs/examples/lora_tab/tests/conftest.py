@@ -136,6 +136,7 @@ class Screen:
         """From a drop-down, as somebody with a mouse does."""
         self.field(field).click()
         self.page.get_by_role("option", name=option).click()
+        self.expect('[role="option"]').to_have_count(0)
 
     def options(self, field: str) -> list[str]:
         """What a drop-down offers."""

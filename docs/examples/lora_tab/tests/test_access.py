@@ -88,7 +88,8 @@ def wide(screen) -> list[str]:
 def test_a_narrow_screen_needs_no_scrolling_sideways(look, form, language):
     screen = look(form, locale=language, viewport={"width": 360, "height": 740})
     assert not wide(screen)
-    screen.wish(500, learning_rate="0", sample_every=250)
+    screen.wish(500, sample_every=250)
+    screen.fill(learning_rate="0")
     screen("#rehearsal input").uncheck()
     screen.expect("#install").to_be_visible()
     screen.expect('[data-code="learning_rate_zero"]').to_be_visible()

@@ -23,6 +23,8 @@ def test_several_people_use_one_queue(serve, look):
         screen.expect("#problems").to_contain_text("Nothing is in the way")
         screen.start()
         screen.expect("#queue").to_contain_text(f"#{number} {name} (flux)")
+        # Until it is answered, Start cannot be pressed again.
+        screen.expect("#run").to_contain_text("Step " if number == 1 else f"#{number} {name} (flux): waiting")
     screen.expect("#run").to_contain_text("#3 cleo (flux): waiting")
     screen.shot("40-waiting")
     other.until_step(2)
