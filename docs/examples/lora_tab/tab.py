@@ -120,7 +120,7 @@ class Tab:
 
     def _presets(self, adapter: Adapter) -> Props:
         fitting = adapter.fitting_preset()
-        titles = {name: preset.title or name for name, preset in adapter.presets.items()}
+        titles = {n: self.words.of("preset_title", preset.title or n) for n, preset in adapter.presets.items()}
         if fitting is not None:
             titles[fitting.name] = self.words("preset_fits", title=titles[fitting.name])
         return {"choices": [(title, name) for name, title in titles.items()], "value": fitting and fitting.name}

@@ -103,6 +103,19 @@ def test_the_german_form_and_its_problems(look, form):
     screen.shot("20-german-problems")
 
 
+def test_the_german_presets(look, form):
+    """The names that adapters give to their presets are English; those of the adapters that ship are known here."""
+    adapters = Registry.from_installed()
+    titles = {preset.title for adapter in adapters.values() for preset in adapter.presets.values()}
+    known = {key[1] for key in sayings("de") if key[0] == "preset_title"}
+    assert known == {title for title in titles if not re.fullmatch(r"\d+ GB(; T5 in FP8)?", title)}
+    screen = look(form, locale="de-DE")
+    offered = screen.options("preset")
+    assert offered[0] == "8 GB, am langsamsten; T5 in FP8 (Vorschlag für diesen Rechner)"
+    assert offered[-1] == "24 GB und mehr"
+    assert not english("\n".join(offered))
+
+
 def test_a_german_training_and_its_failure(serve, look):
     server = serve(CINDERLORA_REHEARSE="oom@150,slow@0.03")
     screen = look(server, locale="de-DE", color_scheme="dark")
