@@ -57,7 +57,7 @@ class Tab:
         self.extra = gr.State({})  # settings that a fix brought and that the form has no field for
         self.filled = gr.State("")  # the data set that name and trigger word were filled from
         self.wished = gr.JSON([], visible="hidden")  # what the form says, to be checked
-        self.found = gr.JSON(False, visible="hidden")  # whether sd-scripts has been installed since
+        self.found = gr.JSON([False], visible="hidden")  # whether sd-scripts has been installed since
         self.shown = gr.State("")  # what this browser looks at: a run folder, "#" and an entry's number, or ""
         self.seen = gr.State({})  # what this browser was shown last
         with gr.Row(elem_classes="lt-columns"):
@@ -162,7 +162,7 @@ class Tab:
         self.model_type.change(self._choose_type, self.model_type, [self.preset, *settings, *components], **QUIET)
         self.preset.change(self._choose_preset, [self.model_type, self.preset], settings, **QUIET)
         self.models_refresh.click(self._find_models, [self.model_type, *components], components, **DIRECT)
-        gr.on([field.change for field in self.wish], lambda *wish: wish, self.wish, self.wished, **QUIET)
+        gr.on([field.change for field in self.wish], lambda *wish: [*wish], self.wish, self.wished, **QUIET)
         self.start.click(self._start, self.wish, self.shown, concurrency_limit=None, preprocess=False)
 
     def _find_datasets(self, chosen: str | None = None) -> Props:
@@ -312,7 +312,7 @@ class Tab:
             "queue": {"choices": [(views.entry_label(e, words), e.id) for e in coming], "visible": bool(coming)},
             "queue_note": shown_if(escape(note)),
             "history": {"choices": [(words("current"), ""), *runs]},
-            "found": {"value": isinstance(self.workshop.installation, Installed)},
+            "found": {"value": [isinstance(self.workshop.installation, Installed)]},
             "installation": shown_if(html.installation(words, now) if (now := self.workshop.installation) else ""),
             "pause": {"visible": not board.halted and bool(coming)},
             "continue": {"visible": board.halted},

@@ -160,13 +160,15 @@ def test_a_choice_may_go_while_a_question_about_it_is_on_its_way(look, form, dem
     screen.expect("#problems").to_contain_text("14 pictures, 1500 steps")
     held = []
 
-    def hold(route) -> None:
-        asked = route.request.post_data_json or {}
-        about_ida = len(asked.get("data", ())) > 10 and asked["data"][2] == str(ida)
-        held.append(route) if about_ida else route.continue_()
+    def is_about_ida(request) -> bool:
+        values = (request.post_data_json or {}).get("data", ()) if request.method == "POST" else ()
+        return len(values) > 10 and values[2] == str(ida)
 
-    screen.page.route("**/gradio_api/*/*", hold)
-    with screen.page.expect_request(lambda request: "700" in (request.post_data or "")):
+    def hold(route) -> None:
+        held.append(route) if is_about_ida(route.request) else route.continue_()
+
+    with screen.page.expect_request(is_about_ida):
+        screen.page.route("**/gradio_api/*/*", hold)
         screen.fill(steps=700)
     shutil.rmtree(ida)
     screen("#dataset-refresh").click()
