@@ -74,7 +74,6 @@ def application(workshop: Workshop) -> Starlette:
     theme = gr.themes.Default(primary_hue="orange", font=["system-ui", "sans-serif"], font_mono=["monospace"])
 
     async def begin(request: Request) -> Response:
-        # Browsers name their languages in the order of their liking.
         named = [part.strip().lower()[:2] for part in request.headers.get("accept-language", "").split(",")]
         language = next(name for name in (*named, *LANGUAGES) if name in LANGUAGES)
         return RedirectResponse(f"/{language}/", headers={"Vary": "Accept-Language"})

@@ -106,7 +106,7 @@ class Tab:
                 found = self._models(first, {part.role: "" for adapter in adapters for part in adapter.type.components})
                 self.components = {role: gr.Dropdown(elem_id=f"component-{role}", **found[role]) for role in found}
                 self.models_refresh = gr.Button(words("models_refresh"), elem_id="models-refresh", size="sm")
-        self.wish = [self.extra, self.path, self.dataset, self.name, self.trigger, self.model_type, self.preset,
+        self.wish = [self.path, self.dataset, self.name, self.trigger, self.model_type, self.preset,
                      self.rehearsal, *self.settings.values(), *self.components.values()]  # fmt: skip
 
     def _heading(self, key: str) -> None:
@@ -163,7 +163,7 @@ class Tab:
         self.preset.change(self._choose_preset, [self.model_type, self.preset], settings, **QUIET)
         self.models_refresh.click(self._find_models, [self.model_type, *components], components, **DIRECT)
         gr.on([field.change for field in self.wish], lambda *wish: [*wish], self.wish, self.wished, **QUIET)
-        self.start.click(self._start, self.wish, self.shown, concurrency_limit=None, preprocess=False)
+        self.start.click(self._start, [self.extra, *self.wish], self.shown, concurrency_limit=None, preprocess=False)
 
     def _find_datasets(self, chosen: str | None = None) -> Props:
         entries = self.workshop.datasets()
@@ -219,9 +219,9 @@ class Tab:
     def _start(self, *values: Any) -> str:
         return f"#{self.workshop.start(self._wished(*values)).id}"
 
-    def _draw_check(self, values: list[Any]) -> Any:
+    def _draw_check(self, extra: Props, values: list[Any]) -> Any:
         """What is wrong with what the form says, with buttons that mend it."""
-        words, wish = self.words, self._wished(*values) if values else {}
+        words, wish = self.words, self._wished(extra, *values) if values else {}
         if not wish.get("dataset"):
             return gr.HTML(html.lines("good", words("choose_dataset")), padding=False)
         report = self.workshop.check(wish)
@@ -237,7 +237,7 @@ class Tab:
                 if problem.code == "trainer_not_found":
                     install = gr.Button(words("install"), elem_id="install", key="install", size="sm", scale=0)
                     install.click(self.workshop.install, key="install")
-        return gr.HTML(html.cost(words, report, words.changes(values[0], self.labels)), padding=False)
+        return gr.HTML(html.cost(words, report, words.changes(extra, self.labels)), padding=False)
 
     def _apply(self, changes: Props, extra: Props) -> Props:
         fields = {self.settings[name]: value for name, value in changes.items() if name in self.settings}
@@ -251,8 +251,9 @@ class Tab:
             self.start = gr.Button(words("start"), variant="primary", elem_id="start", min_width=160)
             self.stop = gr.Button(words("stop"), variant="stop", elem_id="stop", interactive=False, min_width=100)
         with gr.Column(elem_id="problems"):
-            again = [self.wished.change, self.found.change, self.refresh.click, self.models_refresh.click]
-            gr.render(self.wished, again, queue=False, show_progress="hidden")(self._draw_check)
+            again = [self.wished.change, self.extra.change, self.found.change, self.refresh.click]
+            again += [self.models_refresh.click]
+            gr.render([self.extra, self.wished], again, queue=False, show_progress="hidden")(self._draw_check)
         with gr.Group():
             self._heading("run")
             self.run = gr.HTML(elem_id="run", padding=False)

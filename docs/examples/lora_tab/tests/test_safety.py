@@ -163,6 +163,23 @@ def test_forged_files_reach_no_function(form, files):
     assert not form.entries
 
 
+def test_settings_without_a_field_are_not_taken_from_browsers(form, look):
+    """A fix may bring any setting, among them such as name files. What it brought is known to the server alone."""
+    screen = look(form)
+    with screen.page.expect_request(lambda request: str(request.post_data).count("elena") > 2) as asked:
+        screen.choose("dataset", "elena (14 pictures)")
+    screen.expect("#problems").to_contain_text("14 pictures, 1500 steps")
+    config = json.loads(form.ask("/en/config")[1])
+    kinds = {component["id"]: component["type"] for component in config["components"]}
+    check = next(f for f in config["dependencies"] if [kinds[i] for i in f["inputs"]] == ["state", "json"])
+    body = asked.value.post_data_json
+    answered = post(
+        form, "/en/gradio_api/run/predict", {"data": [{"steps": 77}, body["data"]], "fn_index": check["id"]}
+    )
+    assert b"1500 steps" in answered[1]
+    assert b"77 steps" not in answered[1]
+
+
 def test_nothing_can_be_uploaded_or_fetched(form):
     for root in ("/en/gradio_api", "/de/gradio_api"):
         for route in ("upload", "upload_progress?upload_id=x", "proxy=http://127.0.0.1:1/", "component_server"):
