@@ -137,6 +137,20 @@ def test_data_sets_are_found_again_and_chosen_by_path(look, form, demo):
     screen.expect("#dataset").to_contain_text(f"{len(before)} found in")
 
 
+def test_who_has_no_pictures_gets_some(serve, look):
+    server = serve()
+    shutil.rmtree(server.folder / "datasets")
+    screen = look(server)
+    screen.expect("#dataset").to_contain_text("0 found in")
+    screen.expect("#problems").to_contain_text("Choose a data set to begin with.")
+    screen("#demo-pictures").click()
+    screen.expect_field("dataset").to_have_value("elena (14 pictures)")
+    screen.expect_field("character_name").to_have_value("elena")
+    screen.expect("#problems").to_contain_text("14 pictures, 1500 steps")
+    screen.expect("#demo-pictures").to_be_hidden()
+    assert not server.log
+
+
 def test_refresh_checks_again_what_lies_on_the_disk(look, form, demo):
     ida = form.folder / "datasets/ida"
     shutil.copytree(demo, ida)
