@@ -13,14 +13,26 @@ from pathlib import Path
 import pytest
 
 from cinderlora.sd_scripts.installing import PINNED, SOURCE
-from cinderlora.sd_scripts.torch_builds import BUILDS
-from cinderlora.sd_scripts.verify import REQUIRED
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.name == "nt", reason="what stands in for git is a script"),
 ]
+
+
+PACKAGES = {
+    "torch": "torch==2.8.0",
+    "torchvision": "torchvision==0.23.0",
+    "huggingface_hub": "huggingface-hub",
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+} | {
+    name: name
+    for name in ("numpy", "safetensors", "accelerate", "transformers", "diffusers", "einops", "imagesize", "toml",
+                 "tqdm", "packaging", "voluptuous")
+}  # fmt: skip
+"""What an installation is verified by, as PyTorch's guide and sd-scripts 0.10.1 want it: module and package."""
 
 
 def program(folder: Path, name: str, text: str) -> None:
@@ -68,13 +80,13 @@ def internet(tmp_path: Path) -> dict[str, str]:
     """What is there instead of it: packages for pip, and a git that takes a folder for GitHub's sd-scripts."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
-    torch = dict(package.split("==") for package in BUILDS["cpu"].packages)
-    for module, name in REQUIRED.items():
-        wheel(wheels, name, torch.get(name, "1.0"), module)
+    for module, package in PACKAGES.items():
+        name, _, version = package.partition("==")
+        wheel(wheels, name, version or "1.0", module)
     source = tmp_path / "source"
     (source / "library").mkdir(parents=True)
     (source / "library/__init__.py").touch()
-    (source / "requirements.txt").write_text("\n".join(REQUIRED.values()), encoding="utf-8")
+    (source / "requirements.txt").write_text("\n".join(PACKAGES.values()), encoding="utf-8")
     for script in ("train_network.py", "flux_train_network.py"):
         (source / script).write_text("import torch\n", encoding="utf-8")
     git = [shutil.which("git") or "git", "-C", str(source)]
